@@ -1,0 +1,20 @@
+//! One Raft group as a pure state machine: inputs and the time go in, effects come out.
+//!
+//! Invariant: no clock, no random source, no IO and no threads. `no_std` makes that a compile
+//! error to break. The seed comes in with [`Config`], the time with every call, and durability is
+//! an event: [`Effects::write`] asks for it, [`Raft::persisted`] reports it. Nothing that a vote
+//! or an acknowledgement rests on leaves this crate before its write was reported persisted.
+//!
+//! Source: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm"
+//! (extended version, 2014); Ongaro's thesis, "Consensus: Bridging Theory and Practice" (2014).
+#![no_std]
+
+extern crate alloc;
+
+mod config;
+mod effects;
+mod message;
+
+pub use config::{Config, ConfigError};
+pub use effects::{Effects, Event, NotLeader, ReadOutcome, Reason, Recovered, Role, Status, Write};
+pub use message::{Body, Entry, HardState, Index, Message, NodeId, Payload, Term};

@@ -1,0 +1,129 @@
+//! What a run observed besides its operations: faults, leadership events, metrics. One type for
+//! each line format of the run folder; the conductor writes them, the judge reads them.
+//!
+//! Invariant: observations only. Nothing here is derived from another record; derivation is the
+//! judge's. Times are ns on the run's clock.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A line of `faults.jsonl`: what was done to whom, and how it was seen to bite.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FaultRecord {
+    /// As in the plan.
+    pub id: String,
+    /// `kill`, `terminate`, `pause`.
+    pub kind: String,
+    /// As asked: `leader`, `n2`, ...
+    pub target: String,
+    /// The nodes it came to.
+    pub victims: Vec<String>,
+    /// Just before the first signal was sent.
+    pub injected_ns: i64,
+    /// Term of the cluster then.
+    pub term_at_injection: Option<u64>,
+    /// Leader then.
+    pub leader_at_injection: Option<String>,
+    /// Seen from outside to have bitten.
+    pub effective: bool,
+    /// What was seen, with its numbers; where it did not bite, what was seen instead.
+    pub proof: String,
+    /// When it was undone (restarted, resumed); `None`: it held to the end of the run.
+    pub healed_ns: Option<i64>,
+    /// When every victim had caught up with the leader again; `None`: not before the deadline.
+    pub recovered_ns: Option<i64>,
+}
+
+/// A line of `events.jsonl`: a server's own word about leadership.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// When, by the server's log.
+    pub t_ns: i64,
+    /// Who says so.
+    pub node: String,
+    /// What it became.
+    pub role: EventRole,
+    /// In which term.
+    pub term: u64,
+    /// The leader it names, where it does.
+    pub leader: Option<String>,
+    /// In the server's words.
+    pub reason: String,
+    /// How exact `t_ns` is.
+    pub resolution_us: u64,
+}
+
+/// The roles that servers report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventRole {
+    /// Follows.
+    Follower,
+    /// Asks whether it could win.
+    PreCandidate,
+    /// Asks for votes.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// A line of `metrics.jsonl`: one look at one node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetricSample {
+    /// When its answer came.
+    pub t_ns: i64,
+    /// Whom.
+    pub node: String,
+    /// Counts this node's starts; counters begin anew with each.
+    pub start: u32,
+    /// From the Status call, where it answered.
+    pub status: Option<NodeStatus>,
+    /// From `/proc`, where the process is ours.
+    pub process: Option<ProcessSample>,
+    /// Counters and gauges from `/metrics` under the server's own names, labels in braces.
+    pub values: BTreeMap<String, f64>,
+    /// Histograms from `/metrics` under the server's own names.
+    pub histograms: BTreeMap<String, HistogramSample>,
+}
+
+/// What Status said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// When it was asked.
+    pub asked_ns: i64,
+    /// When it answered.
+    pub answered_ns: i64,
+    /// Its term.
+    pub term: u64,
+    /// It leads.
+    pub is_leader: bool,
+    /// Its log's (etcd: committed) index.
+    pub index: u64,
+    /// What it has applied.
+    pub applied_index: u64,
+}
+
+/// What the kernel said of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProcessSample {
+    /// Its id.
+    pub pid: i32,
+    /// User and system time since its start.
+    pub cpu_seconds: f64,
+    /// Resident memory.
+    pub rss_bytes: u64,
+    /// Bytes that it sent to the block layer since its start.
+    pub written_bytes: u64,
+}
+
+/// A cumulative histogram, as Prometheus text has it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistogramSample {
+    /// Upper bound (as written; `+Inf` is [`f64::MAX`]) and cumulative count, ascending.
+    pub buckets: Vec<(f64, u64)>,
+    /// Sum of the observations, in the metric's unit.
+    pub sum: f64,
+    /// How many.
+    pub count: u64,
+}

@@ -1,0 +1,5 @@
+//! Placeholder.
+mod evidence;
+mod plan;
+
+fn main() {}

@@ -1,0 +1,170 @@
+//! The plan: a profile and the flags of one run, resolved into a value that can be printed,
+//! tested, and walked.
+//!
+//! Invariant: parsed once and checked whole. The conductor only walks it, and never looks at the
+//! profile's text again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use loadgen::spec::LoadSpec;
+
+/// Everything one run will do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The profile's name: an embedded one's, or the file's stem.
+    pub profile: String,
+    /// The profile's own sentence.
+    pub description: String,
+    /// Seeds everything random in the run.
+    pub seed: u64,
+    /// What is loaded.
+    pub cluster: ClusterPlan,
+    /// How it is loaded.
+    pub load: LoadSpec,
+    /// What breaks, by time.
+    pub faults: Vec<FaultPlan>,
+    /// What is checked besides the thresholds.
+    pub checks: Checks,
+    /// The dashboard's limits.
+    pub limits: Limits,
+    /// What the run must show while faults hold.
+    pub expect: Expect,
+}
+
+/// What is loaded.
+#[derive(Clone, Debug)]
+pub struct ClusterPlan {
+    /// Which system.
+    pub target: Target,
+    /// Members; 0 for an external cluster until its member list was read.
+    pub nodes: usize,
+    /// How often an idle leader is heard from.
+    pub heartbeat_ms: u64,
+    /// The lower bound of the election timeout.
+    pub election_timeout_ms: u64,
+    /// `[cluster.bench_node]`: handed to the node's config as it stands, which checks it.
+    pub bench_node: toml::Table,
+    /// `[cluster.etcd] flags`: appended to etcd's command line.
+    pub etcd_flags: Vec<String>,
+}
+
+/// The systems a run can load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The reference node, started by the run.
+    BenchNode,
+    /// etcd as found on the PATH, started by the run.
+    Etcd,
+    /// A cluster that already runs and speaks etcd's API (`--endpoints`).
+    External {
+        /// `host:port`, without a scheme.
+        endpoints: Vec<String>,
+    },
+}
+
+/// One fault on the timeline.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FaultPlan {
+    /// `f1`, `f2`, ... in the order of the profile.
+    pub id: String,
+    /// What is done.
+    pub kind: FaultKind,
+    /// Onto whom; chosen when it starts.
+    pub target: FaultTarget,
+    /// From time zero.
+    pub at: Duration,
+}
+
+/// What is done to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// SIGKILL; started again after `restart_after`, or left down until the end of the run.
+    Kill {
+        /// From the injection.
+        restart_after: Option<Duration>,
+    },
+    /// SIGTERM, and the process must end by itself.
+    Terminate {
+        /// From the injection.
+        restart_after: Option<Duration>,
+    },
+    /// SIGSTOP, then SIGCONT.
+    Pause {
+        /// From the injection.
+        resume_after: Duration,
+    },
+}
+
+/// Whom a fault strikes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FaultTarget {
+    /// The present leader.
+    Leader,
+    /// One follower, by the seed.
+    Follower,
+    /// All followers.
+    Followers,
+    /// Any one node, by the seed.
+    One,
+    /// As many as leave a quorum, by the seed.
+    Minority,
+    /// The fewest that break the quorum, by the seed.
+    Majority,
+    /// All.
+    All,
+    /// These.
+    Names(Vec<String>),
+}
+
+/// What is checked besides the thresholds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checks {
+    /// Read back every key after the run and account for every acknowledged write.
+    pub audit: bool,
+    /// Record the history and check it for linearizability (the checker comes later; until then
+    /// the history is recorded and the summary says `skipped`).
+    pub linearizable: bool,
+}
+
+/// The dashboard's limits; a metric above its limit fails.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Leader changes in any 60 s.
+    pub leader_changes_per_minute: f64,
+    /// p99 of the log's sync.
+    pub wal_fsync_p99_ms: f64,
+    /// p99 from proposal to commit.
+    pub commit_p99_ms: f64,
+    /// Entries that a follower is behind.
+    pub follower_lag_entries: u64,
+    /// Growth of the term in any 60 s.
+    pub term_growth_per_minute: f64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            leader_changes_per_minute: 1.0,
+            wal_fsync_p99_ms: 50.0,
+            commit_p99_ms: 100.0,
+            follower_lag_entries: 1000,
+            term_growth_per_minute: 2.0,
+        }
+    }
+}
+
+/// What the run must show while faults hold, and which metrics it cannot do without.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Expect {
+    /// No fault's outage may be longer.
+    pub max_outage_ms: Option<f64>,
+    /// Without data for one of these the run is inconclusive; `None`: all that the target offers.
+    pub required: Option<Vec<String>>,
+    /// An operation that takes longer is late; `None`: the larger of 100 ms and 10 x the
+    /// baseline's p99.
+    pub late_after_ms: Option<f64>,
+}
+
+/// Keys that a run resolves further than its profile, for the manifest: path to value.
+pub type Overrides = BTreeMap<String, String>;
