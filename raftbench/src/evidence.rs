@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use loadgen::record::LoadResult;
 use serde::{Deserialize, Serialize};
 
 /// A line of `faults.jsonl`: what was done to whom, and how it was seen to bite.
@@ -126,4 +127,43 @@ pub struct HistogramSample {
     pub sum: f64,
     /// How many.
     pub count: u64,
+}
+
+/// All that a run observed. The conductor fills it, the judge reads it, the folder keeps it.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The clients' side.
+    pub load: LoadResult,
+    /// In order of injection.
+    pub faults: Vec<FaultRecord>,
+    /// In order of time, as far as the servers' clocks agree.
+    pub events: Vec<EventRecord>,
+    /// In order of time.
+    pub samples: Vec<MetricSample>,
+    /// Where the run's zero lies on the wall clock, in ns since the Unix epoch.
+    pub zero_unix_ns: i128,
+    /// The members, by name.
+    pub nodes: Vec<NodeRecord>,
+    /// The target's own word on its version, as in `etcd 3.4.23`.
+    pub target_version: String,
+    /// Where the data directories lie; `None` for a cluster that was not ours to start.
+    pub data_dir: Option<DataDirRecord>,
+}
+
+/// A member of the cluster under test.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// `n1`, `n2`, ...; an external member's own.
+    pub name: String,
+    /// Where clients reach it, `host:port`.
+    pub client: String,
+}
+
+/// The file system under the data directories.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DataDirRecord {
+    /// Its type, as in `ext4`.
+    pub filesystem: String,
+    /// In memory: a sync there is not one.
+    pub tmpfs: bool,
 }

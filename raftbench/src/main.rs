@@ -1,5 +1,16 @@
-//! Placeholder.
-mod evidence;
-mod plan;
+//! The one binary: reads the command line and exits with the verdict's code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use raftbench::commands::{self, Cli};
+
+fn main() -> ExitCode {
+    match commands::run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(commands::EXIT_USAGE)
+        }
+    }
+}

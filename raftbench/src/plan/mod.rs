@@ -4,13 +4,26 @@
 //! Invariant: parsed once and checked whole. The conductor only walks it, and never looks at the
 //! profile's text again.
 
-use std::collections::BTreeMap;
+mod resolved;
+mod timeline;
+
+use std::fmt;
 use std::time::Duration;
 
 use loadgen::spec::LoadSpec;
+use toml::Table;
+
+/// The dashboard's five metrics, as `[expect] required` and the thresholds name them.
+pub const METRICS: [&str; 5] = [
+    "leader_changes_total",
+    "wal_fsync_duration_seconds",
+    "commit_latency_seconds",
+    "follower_lag_entries",
+    "raft_term",
+];
 
 /// Everything one run will do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The profile's name: an embedded one's, or the file's stem.
     pub profile: String,
@@ -33,7 +46,7 @@ pub struct Plan {
 }
 
 /// What is loaded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClusterPlan {
     /// Which system.
     pub target: Target,
@@ -44,7 +57,7 @@ pub struct ClusterPlan {
     /// The lower bound of the election timeout.
     pub election_timeout_ms: u64,
     /// `[cluster.bench_node]`: handed to the node's config as it stands, which checks it.
-    pub bench_node: toml::Table,
+    pub bench_node: Table,
     /// `[cluster.etcd] flags`: appended to etcd's command line.
     pub etcd_flags: Vec<String>,
 }
@@ -66,7 +79,7 @@ pub enum Target {
 /// One fault on the timeline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FaultPlan {
-    /// `f1`, `f2`, ... in the order of the profile.
+    /// `f1`, `f2`, ... in the order of the profile; `f1.1`, `f1.2`, ... where `f1` repeats.
     pub id: String,
     /// What is done.
     pub kind: FaultKind,
@@ -166,5 +179,72 @@ pub struct Expect {
     pub late_after_ms: Option<f64>,
 }
 
-/// Keys that a run resolves further than its profile, for the manifest: path to value.
-pub type Overrides = BTreeMap<String, String>;
+impl Target {
+    /// As `--target` and the profile have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Target::BenchNode => "bench-node",
+            Target::Etcd => "etcd",
+            Target::External { .. } => "external",
+        }
+    }
+}
+
+impl ClusterPlan {
+    /// `n1` to `nN`.
+    pub fn node_names(&self) -> Vec<String> {
+        (1..=self.nodes).map(|number| format!("n{number}")).collect()
+    }
+
+    /// Settings in force that give up what Raft promises; the first line of every report.
+    pub fn unsafe_settings(&self) -> Vec<String> {
+        match self.target {
+            Target::BenchNode => self
+                .bench_node
+                .iter()
+                .filter(|(key, value)| key.starts_with("unsafe_") && value.as_bool() != Some(false))
+                .map(|(key, value)| format!("{key} = {value}"))
+                .collect(),
+            Target::Etcd => {
+                self.etcd_flags.iter().filter(|flag| flag.contains("unsafe-")).cloned().collect()
+            }
+            Target::External { .. } => Vec::new(),
+        }
+    }
+}
+
+impl FaultKind {
+    /// As the profile and `faults.jsonl` have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            FaultKind::Kill { .. } => "kill",
+            FaultKind::Terminate { .. } => "terminate",
+            FaultKind::Pause { .. } => "pause",
+        }
+    }
+
+    /// How long it holds; `None`: to the end of the run.
+    pub fn holds(&self) -> Option<Duration> {
+        match *self {
+            FaultKind::Kill { restart_after } | FaultKind::Terminate { restart_after } => {
+                restart_after
+            }
+            FaultKind::Pause { resume_after } => Some(resume_after),
+        }
+    }
+}
+
+impl fmt::Display for FaultTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FaultTarget::Leader => "leader",
+            FaultTarget::Follower => "follower",
+            FaultTarget::Followers => "followers",
+            FaultTarget::One => "one",
+            FaultTarget::Minority => "minority",
+            FaultTarget::Majority => "majority",
+            FaultTarget::All => "all",
+            FaultTarget::Names(names) => return f.write_str(&names.join(",")),
+        })
+    }
+}

@@ -1,0 +1,41 @@
+//! The command line: one file for each command, which reads its arguments, calls the rooms, and
+//! prints.
+//!
+//! Invariant: commands hold no rule of their own; what they print comes from another room.
+//! Exit codes: 0 pass, 1 fail, 2 usage or environment, 3 inconclusive, 4 invalid.
+
+mod plan;
+mod profiles;
+mod resolve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Usage, or something in the environment that kept the command from its work.
+pub const EXIT_USAGE: u8 = 2;
+
+/// How much load a Raft deployment carries inside its alert thresholds, and what it does when it
+/// breaks.
+#[derive(Debug, Parser)]
+#[command(name = "raftbench", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what a run of the profile would do, by time; starts and touches nothing
+    Plan(plan::Args),
+    /// List the embedded profiles, or print one
+    Profiles(profiles::Args),
+}
+
+/// Runs one command; an error is the user's or the environment's.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Plan(args) => plan::run(args),
+        Command::Profiles(args) => profiles::run(args),
+    }
+}

@@ -1,0 +1,12 @@
+//! The command and the conductor. A run flows through the rooms in this order:
+//!
+//! `profile` (text) -> `plan` (a checked value) -> `conductor` (walks it) -> `evidence` (what was
+//! observed) -> `judge` (what it means) -> `folder` (what is kept) -> `report` (what is shown).
+//!
+//! Invariant: each room knows those before it only through the value that they hand on.
+
+pub mod commands;
+pub mod evidence;
+pub mod folder;
+pub mod plan;
+pub mod profile;

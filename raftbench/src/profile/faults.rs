@@ -1,0 +1,278 @@
+//! `[[faults]]`: each kind has its own keys; and the timeline that they make together.
+//!
+//! Invariant: every fault has its victims. One that would find too few nodes running, or a leader
+//! where no quorum is left, is refused before anything starts.
+
+use std::time::Duration;
+
+use super::document::{Kind, Value};
+use super::section::Section;
+use super::{ProfileError, listed, nearest};
+use crate::plan::{ClusterPlan, FaultKind, FaultPlan, FaultTarget, Target};
+
+const KILL: &[&str] = &["kind", "target", "at_s", "restart_after_s", "every_s", "times"];
+const RESTART: &[&str] = &["kind", "target", "at_s", "every_s", "times"];
+const PAUSE: &[&str] = &["kind", "target", "at_s", "resume_after_s", "every_s", "times"];
+const KINDS: [&str; 4] = ["kill", "terminate", "pause", "restart"];
+
+/// Reads and checks all faults; in order of time.
+pub(super) fn faults(
+    root: &Section<'_>,
+    cluster: &ClusterPlan,
+    measure: Duration,
+    audit: bool,
+) -> Result<Vec<FaultPlan>, ProfileError> {
+    let values = root.array("faults")?;
+    if let (Target::External { .. }, Some(_)) = (&cluster.target, values.first()) {
+        return Err(root.error_at(
+            "faults",
+            "strike processes that the run started, and this cluster runs already; set `faults` \
+             to [] (--set faults=[]) or let the run start the cluster"
+                .into(),
+        ));
+    }
+    let mut timeline = Vec::new();
+    for (index, value) in values.iter().enumerate() {
+        let id = format!("f{}", index + 1);
+        let section = fault_section(root.file(), format!("faults.{id}"), value)?;
+        for fault in fault(&section, &id, cluster, measure)? {
+            timeline.push((fault, section.clone()));
+        }
+    }
+    timeline.sort_by_key(|(fault, _)| fault.at);
+    check_victims(&timeline, cluster.nodes, measure, audit)?;
+    Ok(timeline.into_iter().map(|(fault, _)| fault).collect())
+}
+
+/// The table, once its kind has said which keys it may have.
+fn fault_section<'a>(
+    file: &'a str,
+    path: String,
+    value: &'a Value,
+) -> Result<Section<'a>, ProfileError> {
+    let kind = match &value.kind {
+        Kind::Table(table) => table.get("kind"),
+        _ => None,
+    };
+    let keys = match kind.map(|kind| &kind.kind) {
+        Some(Kind::Text(kind)) if kind == "pause" => PAUSE,
+        Some(Kind::Text(kind)) if kind == "restart" => RESTART,
+        Some(Kind::Text(kind)) if KINDS.contains(&kind.as_str()) => KILL,
+        _ => {
+            // Without a kind, no other key can be judged.
+            let any: Vec<&str> = match &value.kind {
+                Kind::Table(table) => table.keys().map(String::as_str).collect(),
+                _ => Vec::new(),
+            };
+            let section = Section::of(file, path, value, &any)?;
+            return Err(match section.text("kind")? {
+                Some(kind) => section.error_at(
+                    "kind",
+                    format!("`{kind}` is not one of {}{}", listed(&KINDS), nearest(kind, &KINDS)),
+                ),
+                None => section.missing("kind", &listed(&KINDS)),
+            });
+        }
+    };
+    Section::of(file, path, value, keys)
+}
+
+fn fault(
+    section: &Section<'_>,
+    id: &str,
+    cluster: &ClusterPlan,
+    measure: Duration,
+) -> Result<Vec<FaultPlan>, ProfileError> {
+    let target = target(section, cluster)?;
+    let restart_after = if has(section, "restart_after_s") {
+        section.seconds("restart_after_s", true)?
+    } else {
+        None
+    };
+    let kind = match section.text("kind")?.unwrap_or_default() {
+        "kill" => FaultKind::Kill { restart_after },
+        "terminate" => FaultKind::Terminate { restart_after },
+        "restart" => FaultKind::Terminate { restart_after: Some(Duration::ZERO) },
+        _ => {
+            let resume_after = section.seconds("resume_after_s", false)?.ok_or_else(|| {
+                section.missing("resume_after_s", "how long the pause holds, in seconds")
+            })?;
+            FaultKind::Pause { resume_after }
+        }
+    };
+    let first = section.seconds("at_s", true)?;
+    let first = first
+        .ok_or_else(|| section.missing("at_s", "seconds from the start of the measured phase"))?;
+    let every = section.seconds("every_s", false)?;
+    let times = section.integer("times", 1..=10_000)?;
+    let times = match (every, times) {
+        (None, None) => 1,
+        (Some(_), Some(times)) => times as u32,
+        (Some(_), None) => return Err(section.missing("times", "how often the fault happens")),
+        (None, Some(_)) => return Err(section.missing("every_s", "the seconds between repeats")),
+    };
+    (0..times)
+        .map(|repeat| {
+            let at = first + every.unwrap_or_default() * repeat;
+            let id = if times == 1 { id.to_owned() } else { format!("{id}.{}", repeat + 1) };
+            check_time(section, kind, at, measure)?;
+            Ok(FaultPlan { id, kind, target: target.clone(), at })
+        })
+        .collect()
+}
+
+fn has(section: &Section<'_>, key: &str) -> bool {
+    section.value(key).is_some()
+}
+
+fn target(section: &Section<'_>, cluster: &ClusterPlan) -> Result<FaultTarget, ProfileError> {
+    let groups = ["leader", "follower", "followers", "one", "minority", "majority", "all"];
+    let names = match section.value("target").map(|value| &value.kind) {
+        None => {
+            return Err(section.missing("target", &format!("{} or names of nodes", listed(&groups))));
+        }
+        Some(Kind::Text(text)) => match text.as_str() {
+            "leader" => return Ok(FaultTarget::Leader),
+            "follower" => return Ok(FaultTarget::Follower),
+            "followers" => return Ok(FaultTarget::Followers),
+            "one" => return Ok(FaultTarget::One),
+            "minority" => return Ok(FaultTarget::Minority),
+            "majority" => return Ok(FaultTarget::Majority),
+            "all" => return Ok(FaultTarget::All),
+            name => vec![name.to_owned()],
+        },
+        Some(_) => section.texts("target")?.unwrap_or_default(),
+    };
+    let known = cluster.node_names();
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    for (index, name) in names.iter().enumerate() {
+        if !known.contains(&name.as_str()) {
+            let all: Vec<&str> = known.iter().chain(&groups).copied().collect();
+            let message = format!(
+                "`{name}` does not exist{}; a fault's target is one of {}, or an array of nodes",
+                nearest(name, &all),
+                listed(&all)
+            );
+            return Err(section.error_at("target", message));
+        }
+        if names[..index].contains(name) {
+            return Err(section.error_at("target", format!("has `{name}` twice")));
+        }
+    }
+    match names.is_empty() {
+        true => Err(section.error_at("target", "is empty; name at least one node".into())),
+        false => Ok(FaultTarget::Names(names)),
+    }
+}
+
+fn check_time(
+    section: &Section<'_>,
+    kind: FaultKind,
+    at: Duration,
+    measure: Duration,
+) -> Result<(), ProfileError> {
+    if at >= measure {
+        let message = format!(
+            "puts the fault at {} s, and the measured phase ends at {} s; move the fault, or \
+             lengthen phases.measure_s",
+            at.as_secs_f64(),
+            measure.as_secs_f64()
+        );
+        let key = if has(section, "every_s") { "every_s" } else { "at_s" };
+        return Err(section.error_at(key, message));
+    }
+    let healed = kind.holds().map(|held| at + held);
+    let Some(healed) = healed.filter(|healed| *healed > measure) else { return Ok(()) };
+    let (key, instead) = match kind {
+        FaultKind::Pause { .. } => ("resume_after_s", "shorten it"),
+        _ => ("restart_after_s", "shorten it, or leave it out to keep the node down"),
+    };
+    let message = format!(
+        "ends the fault at {} s, and the measured phase ends at {} s, so that nobody would see \
+         the recovery; {instead}",
+        healed.as_secs_f64(),
+        measure.as_secs_f64()
+    );
+    Err(section.error_at(key, message))
+}
+
+/// Walks the timeline and counts who is held when.
+fn check_victims(
+    timeline: &[(FaultPlan, Section<'_>)],
+    nodes: usize,
+    measure: Duration,
+    audit: bool,
+) -> Result<(), ProfileError> {
+    let quorum = nodes / 2 + 1;
+    let held_at = |faults: &[(FaultPlan, Section<'_>)], at: Duration| -> Vec<FaultPlan> {
+        let holds = |fault: &FaultPlan| fault.kind.holds().is_none_or(|held| fault.at + held > at);
+        faults.iter().map(|(fault, _)| fault.clone()).filter(holds).collect()
+    };
+    for (index, (fault, section)) in timeline.iter().enumerate() {
+        let at_s = fault.at.as_secs_f64();
+        let held = held_at(&timeline[..index], fault.at);
+        let running = nodes - count(&held, nodes);
+        let wanted = victims(&fault.target, nodes);
+        if wanted == 0 {
+            let message = format!("is `{}`, and a cluster of {nodes} has none", fault.target);
+            return Err(section.error_at("target", message));
+        }
+        if let FaultTarget::Names(names) = &fault.target {
+            let twice = held.iter().find_map(|other| match &other.target {
+                FaultTarget::Names(others) => {
+                    names.iter().find(|name| others.contains(name)).map(|name| (other, name))
+                }
+                _ => None,
+            });
+            if let Some((other, name)) = twice {
+                let message =
+                    format!("strikes {name} at {at_s} s, and {} still holds it", other.id);
+                return Err(section.error_at("target", message));
+            }
+        }
+        let needs_leader = matches!(
+            fault.target,
+            FaultTarget::Leader | FaultTarget::Follower | FaultTarget::Followers
+        );
+        let wanted = if fault.target == FaultTarget::Followers { wanted + 1 } else { wanted };
+        if wanted > running || (needs_leader && running < quorum) {
+            let others: Vec<&str> = held.iter().map(|fault| fault.id.as_str()).collect();
+            let message = format!(
+                "is `{}` at {at_s} s, when {} of {nodes} nodes are held by {}; {}",
+                fault.target,
+                nodes - running,
+                others.join(", "),
+                match needs_leader && running < quorum {
+                    true => format!("without {quorum} nodes there is no leader"),
+                    false => format!("it needs {wanted} running"),
+                }
+            );
+            return Err(section.error_at("target", message));
+        }
+    }
+    let down = count(&held_at(timeline, measure), nodes);
+    match timeline.last() {
+        Some((_, section)) if audit && nodes - down < quorum => Err(section.error(format!(
+            "leaves {down} of {nodes} nodes down at the end, and the audit reads every key back \
+             from a quorum; give `restart_after_s`, or set checks.audit = false"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn count(held: &[FaultPlan], nodes: usize) -> usize {
+    held.iter().map(|fault| victims(&fault.target, nodes)).sum::<usize>().min(nodes)
+}
+
+/// How many nodes a target comes to.
+fn victims(target: &FaultTarget, nodes: usize) -> usize {
+    match target {
+        FaultTarget::Leader | FaultTarget::One => 1,
+        FaultTarget::Follower => nodes.saturating_sub(1).min(1),
+        FaultTarget::Followers => nodes - 1,
+        FaultTarget::Minority => (nodes - 1) / 2,
+        FaultTarget::Majority => nodes / 2 + 1,
+        FaultTarget::All => nodes,
+        FaultTarget::Names(names) => names.len(),
+    }
+}
