@@ -61,15 +61,13 @@ impl Plan {
         out.insert("nodes".into(), whole(cluster.nodes as u64));
         out.insert("heartbeat_ms".into(), whole(cluster.heartbeat_ms));
         out.insert("election_timeout_ms".into(), whole(cluster.election_timeout_ms));
-        match cluster.target {
-            Target::BenchNode if !cluster.bench_node.is_empty() => {
-                out.insert("bench_node".into(), Value::Table(cluster.bench_node.clone()));
-            }
-            Target::Etcd if !cluster.etcd_flags.is_empty() => {
-                let flags = table([("flags", Value::from(cluster.etcd_flags.clone()))]);
-                out.insert("etcd".into(), Value::Table(flags));
-            }
-            _ => {}
+        // The other target's settings too: the profile stays the one that was read.
+        if !cluster.bench_node.is_empty() {
+            out.insert("bench_node".into(), Value::Table(cluster.bench_node.clone()));
+        }
+        if !cluster.etcd_flags.is_empty() {
+            let flags = table([("flags", Value::from(cluster.etcd_flags.clone()))]);
+            out.insert("etcd".into(), Value::Table(flags));
         }
         out
     }

@@ -129,7 +129,9 @@ fn target(section: &Section<'_>, cluster: &ClusterPlan) -> Result<FaultTarget, P
     let groups = ["leader", "follower", "followers", "one", "minority", "majority", "all"];
     let names = match section.value("target").map(|value| &value.kind) {
         None => {
-            return Err(section.missing("target", &format!("{} or names of nodes", listed(&groups))));
+            return Err(
+                section.missing("target", &format!("{} or names of nodes", listed(&groups)))
+            );
         }
         Some(Kind::Text(text)) => match text.as_str() {
             "leader" => return Ok(FaultTarget::Leader),
