@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use crate::message::NodeId;
+use crate::effects::Recovered;
+use crate::message::{Index, NodeId};
 
 /// Settings of one member. Every protocol choice that an experiment varies is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +41,68 @@ pub struct Config {
     pub bug: Option<crate::SeededBug>,
 }
 
-/// Why a [`Config`] was refused.
+impl Config {
+    /// The usual settings; change what an experiment varies.
+    pub fn new(id: NodeId, voters: Vec<NodeId>, seed: u64) -> Self {
+        Self {
+            id,
+            voters,
+            election_timeout: Duration::from_secs(1),
+            heartbeat: Duration::from_millis(100),
+            pre_vote: true,
+            check_quorum: true,
+            conflict_hints: true,
+            max_append_entries: 4096,
+            max_append_bytes: 1 << 20,
+            max_inflight_appends: 64,
+            commit_notice: Duration::from_millis(1),
+            seed,
+            #[cfg(feature = "seeded-bugs")]
+            bug: None,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        for (position, &voter) in self.voters.iter().enumerate() {
+            if voter == 0 || self.voters[..position].contains(&voter) {
+                return Err(ConfigError::BadVoter(voter));
+            }
+        }
+        if !self.voters.contains(&self.id) {
+            return Err(ConfigError::NotAVoter(self.id));
+        }
+        if self.heartbeat.is_zero() || self.heartbeat >= self.election_timeout / 2 {
+            return Err(ConfigError::BadHeartbeat);
+        }
+        let limits = [
+            ("max_append_entries", self.max_append_entries),
+            ("max_append_bytes", self.max_append_bytes),
+            ("max_inflight_appends", self.max_inflight_appends),
+        ];
+        match limits.iter().find(|(_, limit)| *limit == 0) {
+            Some((name, _)) => Err(ConfigError::ZeroLimit(name)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<D> Recovered<D> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let mut previous = (0, 0);
+        for entry in &self.entries {
+            if entry.index != previous.0 + 1 {
+                return Err(ConfigError::RecoveredGap(previous.0 + 1));
+            }
+            if entry.term < previous.1 || entry.term > self.hard_state.term {
+                return Err(ConfigError::RecoveredTerm(entry.index));
+            }
+            previous = (entry.index, entry.term);
+        }
+        Ok(())
+    }
+}
+
+/// Why a member could not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigError {
     /// `id` is 0 or not among `voters`.
@@ -51,6 +113,11 @@ pub enum ConfigError {
     BadHeartbeat,
     /// A limit is 0; the text names it.
     ZeroLimit(&'static str),
+    /// The recovered log does not go on at this index.
+    RecoveredGap(Index),
+    /// The recovered entry at this index has a term below that of the one before it, or above the
+    /// recovered term. Writes that became durable in their order cannot leave that behind.
+    RecoveredTerm(Index),
 }
 
 impl fmt::Display for ConfigError {
@@ -62,6 +129,12 @@ impl fmt::Display for ConfigError {
                 write!(f, "the heartbeat must be above 0 and below half of the election timeout")
             }
             Self::ZeroLimit(name) => write!(f, "{name} must be above 0"),
+            Self::RecoveredGap(index) => {
+                write!(f, "the recovered log has another entry where index {index} belongs")
+            }
+            Self::RecoveredTerm(index) => {
+                write!(f, "the recovered entry {index} has a term that it cannot have")
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What comes out of the core: what to write, send, apply and tell.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::message::{Entry, HardState, Index, Message, NodeId, Term};
 
@@ -8,6 +9,9 @@ use crate::message::{Entry, HardState, Index, Message, NodeId, Term};
 /// honour it: `write` goes to the log in the order given (it may send `messages` before that write
 /// is durable: what must wait for durability is held back inside the core); `committed` is applied
 /// in order; a read is answered once its index is applied.
+///
+/// A committed entry is durable on a majority, but maybe not yet on this member: what outlives the
+/// process must not get ahead of [`Status::persisted_index`].
 #[derive(Clone, Debug)]
 pub struct Effects<D> {
     /// To be made durable; at most one per call, ids count up by one from 1.
@@ -134,4 +138,30 @@ pub struct Status {
     pub commit_index: Index,
     /// The last index that its own disk is known to hold.
     pub persisted_index: Index,
+}
+
+/// What a leader knows of one follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The follower.
+    pub id: NodeId,
+    /// How it is being replicated to.
+    pub state: PeerState,
+    /// Up to here it holds the leader's log durably, as far as this leader was told in its term.
+    pub match_index: Index,
+    /// The next entry to send.
+    pub next_index: Index,
+    /// Appends with entries on their way.
+    pub in_flight: usize,
+    /// When it was last heard from; before that, when this leader's term of office began.
+    pub heard: Duration,
+}
+
+/// How a leader replicates to a follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// Searches where the logs meet, one empty append at a time.
+    Probe,
+    /// Sends on without waiting, within the window.
+    Replicate,
 }

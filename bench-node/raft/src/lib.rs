@@ -11,10 +11,25 @@
 
 extern crate alloc;
 
+mod bugs;
 mod config;
+mod durability;
 mod effects;
+mod election;
+mod following;
+mod log;
 mod message;
+mod quorum;
+mod raft;
+mod reads;
+mod replication;
 
+#[cfg(feature = "seeded-bugs")]
+pub use bugs::SeededBug;
 pub use config::{Config, ConfigError};
-pub use effects::{Effects, Event, NotLeader, ReadOutcome, Reason, Recovered, Role, Status, Write};
+pub use effects::{
+    Effects, Event, NotLeader, PeerState, PeerStatus, ReadOutcome, Reason, Recovered, Role, Status,
+    Write,
+};
 pub use message::{Body, Entry, HardState, Index, Message, NodeId, Payload, Term};
+pub use raft::Raft;

@@ -1,0 +1,315 @@
+//! One member of one group: its state, its inputs, and `ready`, which turns what accumulated into
+//! effects.
+//!
+//! Invariant: an input only changes state; every message that the state then calls for is made in
+//! `ready`, from the state of that moment. So a batch of inputs costs one write and few messages,
+//! and nothing leaves under a term that has passed. How members win elections is in `election`,
+//! how logs are made equal in `replication` (the leader's side) and `following` (the other's).
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::config::{Config, ConfigError};
+use crate::durability::Durability;
+use crate::effects::{
+    Effects, Event, NotLeader, PeerStatus, ReadOutcome, Reason, Recovered, Role, Status,
+};
+use crate::election::{ElectionTimer, Tally};
+use crate::following::Following;
+use crate::log::Log;
+use crate::message::{Body, Entry, HardState, Index, Message, NodeId, Payload, Term};
+use crate::quorum::Voters;
+use crate::replication::Leading;
+
+/// One member of one group.
+///
+/// Give it inputs in any number, then call [`Raft::ready`] and carry out what it returns. After a
+/// pause of the process, hand in the messages that waited before calling [`Raft::tick`]: they may
+/// show that the leader is alive.
+pub struct Raft<D> {
+    pub(crate) config: Config,
+    pub(crate) voters: Voters,
+    pub(crate) hard_state: HardState,
+    pub(crate) part: Part,
+    pub(crate) log: Log<D>,
+    pub(crate) durability: Durability,
+    pub(crate) commit_index: Index,
+    /// Up to here, committed entries were handed out.
+    handed_out: Index,
+    pub(crate) timer: ElectionTimer,
+    pub(crate) now: Duration,
+    /// A granted vote in the current term that its candidate is still to be told.
+    pub(crate) vote_owed: bool,
+    pub(crate) outbox: Vec<Message<D>>,
+    pub(crate) read_outcomes: Vec<ReadOutcome>,
+    events: Vec<Event>,
+}
+
+/// A member's part in its term, with what belongs to that part alone.
+pub(crate) enum Part {
+    Follower(Following),
+    PreCandidate(Tally),
+    Candidate(Tally),
+    Leader(Leading),
+}
+
+impl<D: Clone + AsRef<[u8]>> Raft<D> {
+    /// Starts a member from what its disk held. `now` counts from any fixed origin, here and in
+    /// every later call; where it goes backwards, the latest one stands.
+    ///
+    /// # Errors
+    /// Settings that contradict each other, and a recovered log that no member can have written.
+    pub fn new(
+        config: Config,
+        recovered: Recovered<D>,
+        now: Duration,
+    ) -> Result<Self, ConfigError> {
+        config.check()?;
+        recovered.check()?;
+        let log = Log::new(recovered.entries);
+        let mut raft = Self {
+            voters: Voters::new(config.voters.clone()),
+            hard_state: recovered.hard_state,
+            part: Part::Follower(Following::default()),
+            durability: Durability::new(log.last_index()),
+            log,
+            commit_index: 0,
+            handed_out: 0,
+            timer: ElectionTimer::new(config.seed, config.election_timeout, now),
+            now,
+            vote_owed: false,
+            outbox: Vec::new(),
+            read_outcomes: Vec::new(),
+            events: Vec::new(),
+            config,
+        };
+        raft.record(Reason::Started);
+        Ok(raft)
+    }
+
+    /// Appends a command to the leader's log. It is committed, if it ever is, as the entry of this
+    /// term at this index.
+    ///
+    /// # Errors
+    /// This member does not lead; the command was not taken and never happens.
+    pub fn propose(&mut self, data: D) -> Result<(Term, Index), NotLeader> {
+        if !matches!(self.part, Part::Leader(_)) {
+            return Err(NotLeader { leader: self.leader() });
+        }
+        let term = self.hard_state.term;
+        Ok((term, self.log.push(term, Payload::Data(data))))
+    }
+
+    /// Asks for a linearizable read; [`Effects::reads`] answers under the same context.
+    ///
+    /// # Errors
+    /// This member does not lead.
+    pub fn read(&mut self, context: u64) -> Result<(), NotLeader> {
+        let leader = self.leader();
+        match &mut self.part {
+            Part::Leader(leading) => {
+                leading.reads.push(context);
+                Ok(())
+            }
+            _ => Err(NotLeader { leader }),
+        }
+    }
+
+    /// Takes in a message from a peer. One that is malformed, or not for this member from a voter,
+    /// is dropped.
+    pub fn receive(&mut self, now: Duration, message: Message<D>) {
+        self.observe(now);
+        let Message { from, to, term, body } = message;
+        if to != self.config.id || from == to || !self.voters.contains(from) {
+            return;
+        }
+        // What only asks about a term that nobody is in yet moves no one's term.
+        let hypothetical = matches!(
+            body,
+            Body::Vote { pre_vote: true, .. } | Body::VoteReply { pre_vote: true, granted: true }
+        );
+        if !hypothetical {
+            if term < self.hard_state.term {
+                return self.answer_stale(from, &body);
+            }
+            if term > self.hard_state.term {
+                let campaign = matches!(body, Body::Vote { .. });
+                if campaign && self.config.check_quorum && self.leader_is_alive() {
+                    return;
+                }
+                self.enter_term(term, Reason::HigherTerm);
+            }
+        }
+        match body {
+            Body::Vote { pre_vote: true, last_index, last_term } => {
+                self.answer_pre_vote(from, term, last_index, last_term);
+            }
+            Body::Vote { pre_vote: false, last_index, last_term } => {
+                self.answer_vote(from, last_index, last_term);
+            }
+            Body::VoteReply { pre_vote, granted } => {
+                self.count_vote(from, term, pre_vote, granted);
+            }
+            Body::Append { prev_index, prev_term, entries, commit, read_round } => {
+                self.follow(from, prev_index, prev_term, entries, commit, read_round);
+            }
+            Body::AppendAccepted { match_index, read_round } => {
+                self.note_accepted(from, match_index, read_round);
+            }
+            Body::AppendRejected { prev_index, hint_index, hint_term, read_round } => {
+                self.note_rejected(from, prev_index, hint_index, hint_term, read_round);
+            }
+        }
+    }
+
+    /// Fires whatever timers are due.
+    pub fn tick(&mut self, now: Duration) {
+        self.observe(now);
+        match &self.part {
+            Part::Leader(_) => self.tick_leader(),
+            _ if self.timer.deadline() <= self.now => self.time_out(),
+            _ => {}
+        }
+    }
+
+    /// Reports that this write, and all before it, are durable.
+    ///
+    /// # Panics
+    /// If no such write was asked for: the caller mixed up its writes, and durability is a guess.
+    pub fn persisted(&mut self, write_id: u64) {
+        self.durability.persisted(write_id);
+    }
+
+    /// When [`Raft::tick`] is needed next. Ask after [`Raft::ready`].
+    pub fn deadline(&self) -> Duration {
+        match &self.part {
+            Part::Leader(leading) => self.leader_deadline(leading),
+            _ => self.timer.deadline(),
+        }
+    }
+
+    /// Turns everything since the last call into effects.
+    pub fn ready(&mut self, now: Duration) -> Effects<D> {
+        self.observe(now);
+        self.count_own_vote();
+        self.advance_commit();
+        self.settle_reads();
+        self.replicate();
+        self.tell_vote();
+        self.acknowledge();
+        let committed = self.log.range(self.handed_out + 1, self.commit_index);
+        self.handed_out = self.commit_index;
+        Effects {
+            write: self.durability.write(self.hard_state, &self.log),
+            messages: core::mem::take(&mut self.outbox),
+            committed,
+            reads: core::mem::take(&mut self.read_outcomes),
+            events: core::mem::take(&mut self.events),
+        }
+    }
+
+    /// Where this member stands.
+    pub fn status(&self) -> Status {
+        Status {
+            role: self.role(),
+            term: self.hard_state.term,
+            leader: self.leader(),
+            last_index: self.log.last_index(),
+            commit_index: self.commit_index,
+            persisted_index: self.durability.persisted_index(),
+        }
+    }
+
+    /// What a leader knows of its peers; empty on any other member.
+    pub fn peers(&self) -> impl Iterator<Item = PeerStatus> + '_ {
+        let peers = match &self.part {
+            Part::Leader(leading) => leading.peers.as_slice(),
+            _ => &[],
+        };
+        peers.iter().map(|peer| peer.status())
+    }
+
+    /// The log from `from` on, whether durable or committed or not.
+    pub fn entries(&self, from: Index) -> impl Iterator<Item = &Entry<D>> {
+        self.log.entries(from)
+    }
+
+    /// Adopts a later term, in which nobody is known to lead.
+    pub(crate) fn enter_term(&mut self, term: Term, reason: Reason) {
+        self.set_hard_state(HardState { term, voted_for: None });
+        self.become_follower(None, reason);
+    }
+
+    /// Follows, in the current term.
+    pub(crate) fn become_follower(&mut self, leader: Option<NodeId>, reason: Reason) {
+        let before = core::mem::replace(&mut self.part, Part::Follower(Following::of(leader)));
+        if let Part::Leader(leading) = before {
+            leading.reads.lose(&mut self.read_outcomes);
+            self.timer.restart(self.now);
+        }
+        self.record(reason);
+    }
+
+    pub(crate) fn set_hard_state(&mut self, hard_state: HardState) {
+        assert!(hard_state.term >= self.hard_state.term, "terms never go back");
+        if hard_state.term > self.hard_state.term {
+            self.vote_owed = false;
+        }
+        self.hard_state = hard_state;
+        self.durability.hard_state_changed();
+    }
+
+    pub(crate) fn send(&mut self, to: NodeId, body: Body<D>) {
+        self.send_as(to, self.hard_state.term, body);
+    }
+
+    pub(crate) fn send_as(&mut self, to: NodeId, term: Term, body: Body<D>) {
+        self.outbox.push(Message { from: self.config.id, to, term, body });
+    }
+
+    pub(crate) fn record(&mut self, reason: Reason) {
+        self.events.push(Event {
+            role: self.role(),
+            term: self.hard_state.term,
+            leader: self.leader(),
+            reason,
+        });
+    }
+
+    /// Tells the sender of an earlier term's request about this term. Without this, a member that
+    /// came out of a partition with a higher term could neither follow nor, where campaigns are
+    /// ignored, ever be heard.
+    fn answer_stale(&mut self, from: NodeId, body: &Body<D>) {
+        match *body {
+            Body::Append { prev_index, .. } => self.send(
+                from,
+                Body::AppendRejected { prev_index, hint_index: 0, hint_term: 0, read_round: 0 },
+            ),
+            Body::Vote { pre_vote, .. } => {
+                self.send(from, Body::VoteReply { pre_vote, granted: false });
+            }
+            _ => {}
+        }
+    }
+
+    fn observe(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+    }
+
+    fn role(&self) -> Role {
+        match self.part {
+            Part::Follower(_) => Role::Follower,
+            Part::PreCandidate(_) => Role::PreCandidate,
+            Part::Candidate(_) => Role::Candidate,
+            Part::Leader(_) => Role::Leader,
+        }
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        match &self.part {
+            Part::Follower(following) => following.leader,
+            Part::Leader(_) => Some(self.config.id),
+            Part::PreCandidate(_) | Part::Candidate(_) => None,
+        }
+    }
+}
