@@ -4,6 +4,27 @@
 //! unknown or was never sent counts as at least its timeout. This crate knows nothing of
 //! bench-node or of faults: a target is an address.
 
+mod closed_loop;
+mod engine;
+mod error;
+mod open_loop;
+mod progress;
+mod recorder;
+mod schedule;
+mod sender;
+#[cfg(test)]
+mod testing;
+mod timeline;
+mod workload;
+
 pub mod clock;
 pub mod record;
 pub mod spec;
+pub mod summary;
+pub mod target;
+
+pub use engine::{Load, run, run_virtual};
+pub use error::LoadError;
+pub use progress::{Counters, Progress};
+pub use schedule::Schedule;
+pub use workload::Values;

@@ -61,7 +61,7 @@ pub struct LoadResult {
     pub ops: Vec<OpRecord>,
     /// Distinct error texts.
     pub errors: Vec<String>,
-    /// CPU seconds that the generator's process used while load ran, without its children.
+    /// CPU seconds that the generator's own threads used while load ran.
     pub cpu_seconds: f64,
     /// Wall seconds of warm-up, measured phase and drain.
     pub wall_seconds: f64,
