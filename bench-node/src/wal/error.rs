@@ -1,0 +1,87 @@
+//! What can be wrong with a log.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::disk::DiskError;
+
+/// Why a log cannot be used, or can no longer be.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WalError {
+    /// The disk failed; what reached it is unknown.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Bytes that were durable are not there any more, or make no sense.
+    #[error(
+        "{}: damaged at byte {offset}: {kind}. Nothing was changed. This member must not start \
+         from this log: remove the member from its cluster, empty its data directory, and add it \
+         again (restoring an older copy of the directory would break promises it has made)",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What.
+        kind: DamageKind,
+    },
+    /// An earlier write or sync failed; nothing is acknowledged any more.
+    #[error("the log stopped after an earlier failure: {reason}")]
+    Poisoned {
+        /// That failure.
+        reason: String,
+    },
+    /// One batch cannot hold this.
+    #[error("a write of {bytes} bytes is more than a batch holds (4 GiB)")]
+    TooLarge {
+        /// Bytes of records.
+        bytes: usize,
+    },
+    /// The system would not start a thread.
+    #[error("cannot start the log's thread: {reason}")]
+    Thread {
+        /// What the system said.
+        reason: String,
+    },
+}
+
+/// What is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DamageKind {
+    /// The first block of a segment.
+    SegmentHeader {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A batch is missing or does not match its checksum, though it was durable.
+    Batch {
+        /// Its sequence number.
+        sequence: u64,
+        /// The last batch that is recorded as durable.
+        durable_prefix: u64,
+    },
+    /// A batch matches its checksum and makes no sense.
+    Content {
+        /// Its sequence number.
+        sequence: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl fmt::Display for DamageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SegmentHeader { reason } => write!(f, "{reason}"),
+            Self::Batch { sequence, durable_prefix } => write!(
+                f,
+                "batch {sequence} is missing or does not match its checksum, and the log records \
+                 all batches up to {durable_prefix} as durable"
+            ),
+            Self::Content { sequence, reason } => {
+                write!(f, "batch {sequence} matches its checksum and makes no sense: {reason}")
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Many starts of one member on one simulated disk, each ended by a seeded fault.
+
+use std::path::Path;
+
+use bench_node::disk::{Fault, Simulated};
+use bench_node::wal::{self, Options, WalError};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::model::{State, small};
+
+const LIVES: u64 = 12;
+
+/// Which faults a run has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// Killed processes only: the page cache outlives them.
+    Kills,
+    /// Losses of power and failing syncs too.
+    All,
+}
+
+/// What happened in some runs, so that a test can tell that it tested something.
+#[derive(Debug, Default)]
+struct Tally {
+    starts: u64,
+    appends: u64,
+    failed_appends: u64,
+    failed_starts: u64,
+    cuts: u64,
+    unacknowledged_kept: u64,
+    unacknowledged_lost: u64,
+}
+
+#[test]
+fn every_start_finds_all_that_was_acknowledged_and_a_prefix_of_the_rest() {
+    let mut tally = Tally::default();
+    for seed in seeds(600) {
+        if let Err(error) = live(seed, Ends::All, &small(), &mut tally) {
+            panic!(
+                "{error}\nreplay: RAFTBENCH_SEED={seed} cargo test --release -p bench-node \
+                 --test log lives"
+            );
+        }
+    }
+    println!("{tally:?}");
+    if std::env::var_os("RAFTBENCH_SEED").is_none() {
+        assert!(tally.failed_appends > 0 && tally.failed_starts > 0 && tally.cuts > 0);
+        assert!(tally.unacknowledged_kept > 0 && tally.unacknowledged_lost > 0, "{tally:?}");
+    }
+}
+
+/// The page cache outlives a killed process, so without any sync nothing is lost by a kill, and
+/// a power cut loses acknowledged writes: what `unsafe_no_fsync` says.
+#[test]
+fn without_syncs_a_kill_loses_nothing_and_a_power_cut_does() {
+    let options = Options { unsafe_no_fsync: true, ..small() };
+    let mut tally = Tally::default();
+    for seed in seeds(100) {
+        live(seed, Ends::Kills, &options, &mut tally).unwrap();
+    }
+    let lost = seeds(100).any(|seed| live(seed, Ends::All, &options, &mut tally).is_err());
+    assert!(lost, "no power cut lost an acknowledged write");
+}
+
+#[cfg(feature = "seeded-bugs")]
+#[test]
+fn acknowledging_before_the_sync_is_caught_by_a_power_cut_only() {
+    let bug = Some(wal::SeededBug::AcknowledgeBeforeSync);
+    let options = Options { bug, ..small() };
+    let mut tally = Tally::default();
+    for seed in seeds(100) {
+        live(seed, Ends::Kills, &options, &mut tally).expect("kill -9 cannot show this bug");
+    }
+    let caught =
+        seeds(100).filter(|&seed| live(seed, Ends::All, &options, &mut tally).is_err()).count();
+    assert!(caught >= 50, "only {caught} of 100 seeds caught the bug");
+}
+
+fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let one = std::env::var("RAFTBENCH_SEED").ok().map(|seed| seed.parse().expect("a number"));
+    one.map_or(0..count, |seed: u64| seed..seed + 1)
+}
+
+fn live(seed: u64, ends: Ends, options: &Options, tally: &mut Tally) -> Result<(), String> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut disk = Simulated::new(seed);
+    // All states that the disk may hold; at or behind `acknowledged` lie those that it must.
+    let mut states = vec![State::default()];
+    let mut acknowledged = 0;
+    for life in 0..LIVES {
+        let fault = match ends {
+            Ends::Kills => Fault::Kill,
+            Ends::All => [Fault::Kill, Fault::PowerLoss, Fault::Eio, Fault::Enospc]
+                [random.random_range(0..4)],
+        };
+        disk.arm(random.random_range(0..80), fault);
+        let options = Options { generation_seed: random.random(), ..options.clone() };
+        let opened = wal::open(disk.clone(), Path::new("/wal"), options);
+        match opened {
+            Ok((mut log, recovered)) => {
+                tally.starts += 1;
+                tally.cuts += u64::from(log.cut().is_some());
+                let found = State::of(&recovered);
+                let Some(kept) = states.iter().rposition(|state| *state == found) else {
+                    return Err(format!("seed {seed}, life {life}: a state that never was"));
+                };
+                if kept < acknowledged {
+                    return Err(format!(
+                        "seed {seed}, life {life}: append {acknowledged} was acknowledged, and \
+                         the log ends at {kept}"
+                    ));
+                }
+                tally.unacknowledged_kept += (kept - acknowledged) as u64;
+                tally.unacknowledged_lost += (states.len() - 1 - kept) as u64;
+                states = vec![found];
+                acknowledged = 0;
+                for _ in 0..random.random_range(0..40) {
+                    let mut state = states.last().expect("never empty").clone();
+                    let writes: Vec<_> = (1..=random.random_range(1..4))
+                        .map(|id| {
+                            let write = state.next_write(&mut random, id);
+                            state.apply(&write);
+                            write
+                        })
+                        .collect();
+                    states.push(state);
+                    tally.appends += 1;
+                    if log.append(&writes).is_ok() {
+                        acknowledged = states.len() - 1;
+                        continue;
+                    }
+                    tally.failed_appends += 1;
+                    let again = log.append(&writes);
+                    if !matches!(again, Err(WalError::Poisoned { .. })) {
+                        return Err(format!("seed {seed}, life {life}: a failed log went on"));
+                    }
+                    break;
+                }
+            }
+            Err(WalError::Disk(_)) => tally.failed_starts += 1,
+            Err(error) => return Err(format!("seed {seed}, life {life}: {error}")),
+        }
+        let power = ends == Ends::All && (fault == Fault::PowerLoss || random.random_bool(0.4));
+        disk = if power { disk.cut_power() } else { disk.kill_process() };
+    }
+    Ok(())
+}

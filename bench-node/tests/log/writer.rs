@@ -1,0 +1,144 @@
+//! The writer's thread: group commit, order, and the stop after a failure. On both disks.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use bench_node::disk::{Blocking, Disk, Fault, Simulated};
+use bench_node::wal::{self, Appended, Options, WalError, Writer};
+
+use crate::model::{State, write};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+enum Event {
+    Persisted(u64),
+    Failed(WalError),
+    Batch(Appended),
+}
+
+fn start<D: Disk>(disk: D, dir: &Path) -> (Writer, Receiver<Event>, State) {
+    // As in production, with the filler's thread, but small enough that it has work to do.
+    let options = Options {
+        segment_bytes: 256 << 10,
+        fill_ahead_bytes: 64 << 10,
+        fill_step_bytes: 16 << 10,
+        ..Options::default()
+    };
+    let (log, recovered) = wal::open(disk, dir, options).unwrap();
+    let (events, receiver) = channel();
+    let (persisted, failed, batch) = (events.clone(), events.clone(), events);
+    let writer = Writer::start(
+        log,
+        move |id| drop(persisted.send(Event::Persisted(id))),
+        move |error| drop(failed.send(Event::Failed(error))),
+        move |appended| drop(batch.send(Event::Batch(*appended))),
+    );
+    (writer.unwrap(), receiver, State::of(&recovered))
+}
+
+fn persists_in_order<D: Disk>(disk: D, dir: &Path) {
+    let mut expected = State::default();
+    for start_number in 0..3 {
+        let (writer, events, recovered) = start(disk.clone(), dir);
+        assert_eq!(recovered, expected, "start {start_number}");
+        const WRITES: u64 = 400;
+        for id in 1..=WRITES {
+            let index = expected.entries.len() as u64 + 1;
+            let write = write(id, 1, index, (id as usize * 37) % 5000);
+            expected.apply(&write);
+            writer.submit(write).unwrap();
+        }
+        drop(writer);
+        let (mut last, mut writes, mut batches) = (0, 0, 0);
+        for event in events {
+            match event {
+                Event::Persisted(id) => {
+                    assert!(id > last, "{id} after {last}");
+                    last = id;
+                    assert_eq!(writes, id, "a batch reports all of its writes, before them");
+                }
+                Event::Batch(appended) => {
+                    writes += appended.writes as u64;
+                    batches += 1;
+                    assert!(appended.bytes > 0 && appended.bytes % 4096 == 0);
+                }
+                Event::Failed(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(last, WRITES);
+        assert!(batches < WRITES, "what waits goes down together");
+    }
+}
+
+#[test]
+fn writes_are_persisted_in_order_and_together() {
+    let dir = tempfile::tempdir().unwrap();
+    persists_in_order(Blocking, &dir.path().join("wal"));
+    persists_in_order(Simulated::new(3), Path::new("/wal"));
+}
+
+#[test]
+fn nothing_is_reported_after_a_failure() {
+    for (seed, fault) in (0..40).flat_map(|seed| [(seed, Fault::Eio), (seed, Fault::PowerLoss)]) {
+        let disk = Simulated::new(seed);
+        let (writer, events, _) = start(disk.clone(), Path::new("/wal"));
+        disk.arm(seed * 2, fault);
+        let mut expected = State::default();
+        let mut sent = vec![expected.clone()];
+        for id in 1.. {
+            let write = write(id, 1, id, 2000);
+            expected.apply(&write);
+            sent.push(expected.clone());
+            if writer.submit(write).is_err() {
+                break;
+            }
+        }
+        let mut persisted = 0;
+        let mut failures = 0;
+        while let Ok(event) = events.recv_timeout(DEADLINE) {
+            match event {
+                Event::Persisted(id) => {
+                    assert_eq!(failures, 0, "seed {seed}, {fault:?}: reported after a failure");
+                    persisted = id as usize;
+                }
+                Event::Failed(error) => {
+                    failures += 1;
+                    assert!(error.to_string().contains("/wal"), "{error}");
+                }
+                Event::Batch(_) => {}
+            }
+        }
+        assert_eq!(failures, 1, "seed {seed}, {fault:?}");
+        drop(writer);
+        let (_log, recovered) = wal::open(
+            disk.cut_power(),
+            Path::new("/wal"),
+            Options { fill_in_background: false, ..Options::default() },
+        )
+        .unwrap_or_else(|error| panic!("seed {seed}, {fault:?}: {error}"));
+        let found = State::of(&recovered);
+        assert!(sent[persisted..].contains(&found), "seed {seed}, {fault:?}: lost {persisted}");
+    }
+}
+
+/// A full disk stops the log with an error that says so; what was acknowledged is there after.
+#[test]
+fn a_full_disk_stops_the_log() {
+    let disk = Simulated::new(9);
+    disk.set_free_bytes(Some(600 << 10));
+    let (writer, events, _) = start(disk.clone(), Path::new("/wal"));
+    let mut id = 0;
+    while writer.submit(write(id + 1, 1, id + 1, 3000)).is_ok() {
+        id += 1;
+        // One at a time: the channel has no bound of its own.
+        match events.recv_timeout(DEADLINE).unwrap() {
+            Event::Failed(_) => break,
+            _ => continue,
+        }
+    }
+    drop(writer);
+    disk.set_free_bytes(None);
+    let (_writer, _events, recovered) = start(disk.kill_process(), Path::new("/wal"));
+    assert!(recovered.entries.len() > 50, "only {} entries", recovered.entries.len());
+}
