@@ -18,10 +18,13 @@ mod timeline;
 mod workload;
 
 pub mod clock;
+pub mod intervals;
+pub mod latency_log;
 pub mod record;
 pub mod spec;
 pub mod summary;
 pub mod target;
+pub mod to_history;
 
 pub use engine::{Load, run, run_virtual};
 pub use error::LoadError;
