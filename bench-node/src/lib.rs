@@ -1,6 +1,7 @@
 //! The reference Raft node, the system under test.
 mod config;
 pub mod disk;
+pub mod identity;
 pub mod kv;
 pub mod wal;
 

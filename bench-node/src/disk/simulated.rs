@@ -98,11 +98,13 @@ impl Simulated {
         Self { state: Arc::new(Mutex::new(state)), process: 0 }
     }
 
-    /// Kills the process; the next one sees the cache as it was. Old handles fail from now on.
+    /// Kills the process; the next one sees the cache as it was. Old handles fail from now on;
+    /// armed faults are disarmed.
     #[must_use]
     pub fn kill_process(&self) -> Self {
         let mut state = self.lock_state();
         state.process += 1;
+        state.armed.clear();
         state.locks.clear();
         Self { state: Arc::clone(&self.state), process: state.process }
     }
