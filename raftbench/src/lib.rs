@@ -8,5 +8,6 @@
 pub mod commands;
 pub mod evidence;
 pub mod folder;
+pub mod judge;
 pub mod plan;
 pub mod profile;

@@ -1,0 +1,192 @@
+//! From what was observed to what it means: a pure function.
+//!
+//! Invariant: the same plan and the same observations give the same summary. Every number of a
+//! report is made here, and only here; the definitions stand beside the code that follows them.
+
+mod counters;
+mod faults;
+#[cfg(test)]
+mod hand_made;
+mod histograms;
+mod lag;
+mod outage;
+mod quantile;
+mod resources;
+mod scope;
+pub mod summary;
+mod thresholds;
+mod verdict;
+
+use loadgen::spec::Arrivals;
+use loadgen::summary::{LoadSummary, generator_cpu_share};
+
+use crate::evidence::{EventRole, Observed};
+use crate::plan::Plan;
+use outage::Service;
+use scope::Span;
+use summary::{CheckResults, CheckVerdict, ErrorCount, Load, ScopeName, Stability, Summary};
+use thresholds::{MetricNames, Scope};
+
+/// Version of `summary.json`.
+const SCHEMA: u32 = 1;
+/// Distinct errors that a summary shows.
+const MAX_ERRORS: usize = 10;
+
+/// Judges a run.
+pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
+    let measured = Span { start_ns: 0, end_ns: plan.load.measure.as_nanos() as i64 };
+    let windows = scope::fault_windows(&observed.faults, measured);
+    let outside = scope::outside(measured, &windows);
+    let scopes = [
+        Scope { name: ScopeName::OutsideFaults, spans: &outside, measured },
+        Scope { name: ScopeName::WholeRun, spans: &[measured], measured },
+    ];
+    let thresholds: Vec<_> =
+        scopes.iter().flat_map(|scope| thresholds::thresholds(plan, observed, scope)).collect();
+    let observations =
+        scopes.iter().flat_map(|scope| thresholds::observations(plan, observed, scope)).collect();
+
+    let timeout_ns = plan.load.timeout.as_nanos() as i64;
+    let ops = &observed.load.ops;
+    let first_ns = windows.iter().map(|window| window.start_ns).min().unwrap_or(measured.end_ns);
+    let baseline = Span { start_ns: measured.start_ns, end_ns: first_ns };
+    let late_after_ns = match plan.expect.late_after_ms {
+        Some(ms) => (ms * 1e6) as i64,
+        None => outage::late_after_ns(ops, baseline, timeout_ns),
+    };
+    let service = Service::new(ops, measured, late_after_ns, timeout_ns);
+    let (faults, fault_outages): (Vec<_>, Vec<_>) =
+        faults::faults(observed, &service, measured).into_iter().unzip();
+    let mut outages = service.outages();
+    outages.extend(fault_outages.into_iter().flatten());
+    let outages: Vec<Span> = outages.into_iter().map(|outage| outage.span).collect();
+    let stability = Stability {
+        leader_changes: leader_changes(plan, observed, measured),
+        term_growth: term_growth(observed, measured),
+        longest_outage_ms: outages.iter().map(Span::ms).fold(0.0, f64::max),
+        unavailable_ms: scope::total_ms(&scope::union(&outages)),
+        late_after_ms: service.late_after_ns() as f64 / 1e6,
+        fault_windows_s: scope::total_ms(&scope::union(&windows)) / 1e3,
+    };
+
+    let load = LoadSummary::new(&plan.load, &observed.load);
+    let checks = checks(plan, observed);
+    let findings = verdict::Findings {
+        thresholds: &thresholds,
+        faults: &faults,
+        checks: &checks,
+        scheduled: load.scheduled,
+        ok: load.ok,
+        longest_outage_ms: stability.longest_outage_ms,
+        generator_past_limit: load.generator_past_limit(plan.load.arrivals),
+    };
+    let (verdict, reasons) = verdict::decide(plan, &findings);
+    Summary {
+        schema: SCHEMA,
+        profile: plan.profile.clone(),
+        description: plan.description.clone(),
+        target: plan.cluster.target.name().into(),
+        target_version: observed.target_version.clone(),
+        api: "etcd v3 gRPC".into(),
+        nodes: observed.nodes.len(),
+        seed: plan.seed,
+        verdict,
+        reasons,
+        unsafe_settings: plan.cluster.unsafe_settings(),
+        warnings: warnings(plan, observed),
+        thresholds,
+        observations,
+        load: load_figures(plan, observed, load),
+        stability,
+        faults,
+        checks,
+        resources: resources::resources(
+            &observed.samples,
+            measured,
+            MetricNames::of(&plan.cluster.target).wal_fsync(),
+        ),
+    }
+}
+
+/// New leaders in the measured phase: by the servers' events (each term has one leader at most),
+/// else by their counters.
+fn leader_changes(plan: &Plan, observed: &Observed, measured: Span) -> Option<u64> {
+    if !observed.events.is_empty() {
+        let mut terms: Vec<u64> = observed
+            .events
+            .iter()
+            .filter(|event| event.role == EventRole::Leader && measured.contains(event.t_ns))
+            .map(|event| event.term)
+            .collect();
+        terms.sort_unstable();
+        terms.dedup();
+        return Some(terms.len() as u64);
+    }
+    let name = MetricNames::of(&plan.cluster.target).leader_changes();
+    let counter = |sample: &crate::evidence::MetricSample| sample.values.get(name).copied();
+    counters::largest_growth(&observed.samples, &[measured], i64::MAX, counter)
+        .map(|growth| growth as u64)
+}
+
+fn term_growth(observed: &Observed, measured: Span) -> Option<u64> {
+    counters::largest_shared_growth(&observed.samples, &[measured], i64::MAX, |sample| {
+        sample.status.map(|status| status.term as f64)
+    })
+    .map(|growth| growth as u64)
+}
+
+fn load_figures(plan: &Plan, observed: &Observed, figures: LoadSummary) -> Load {
+    let (arrivals, hides_stalls) = match plan.load.arrivals {
+        Arrivals::Constant { .. } => ("constant", false),
+        Arrivals::Poisson { .. } => ("poisson", false),
+        Arrivals::Closed { .. } => ("closed", true),
+    };
+    let mut counts = vec![0_u64; observed.load.errors.len()];
+    for op in observed.load.ops.iter().filter(|op| op.intended_ns >= 0) {
+        if let Some(count) = op.error.and_then(|error| counts.get_mut(usize::from(error))) {
+            *count += 1;
+        }
+    }
+    let mut errors: Vec<ErrorCount> = observed
+        .load
+        .errors
+        .iter()
+        .zip(counts)
+        .filter(|(_, count)| *count > 0)
+        .map(|(text, count)| ErrorCount { text: text.clone(), count })
+        .collect();
+    errors.sort_by(|a, b| b.count.cmp(&a.count).then(a.text.cmp(&b.text)));
+    errors.truncate(MAX_ERRORS);
+    Load {
+        arrivals: arrivals.into(),
+        hides_stalls,
+        generator_cpu_share: generator_cpu_share(&observed.load),
+        figures,
+        errors,
+    }
+}
+
+fn warnings(plan: &Plan, observed: &Observed) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(data_dir) = observed.data_dir.as_ref().filter(|data_dir| data_dir.tmpfs) {
+        warnings.push(format!(
+            "the data directories are on {}: a sync there is not one",
+            data_dir.filesystem
+        ));
+    }
+    if matches!(plan.load.arrivals, Arrivals::Closed { .. }) {
+        warnings.push("closed loop: the latencies hide stalls".into());
+    }
+    warnings
+}
+
+fn checks(plan: &Plan, _observed: &Observed) -> CheckResults {
+    CheckResults {
+        audit: if plan.checks.audit { CheckVerdict::Undecided } else { CheckVerdict::Skipped },
+        acked_writes: 0,
+        lost_writes: 0,
+        unknown_writes: 0,
+        findings: Vec::new(),
+        linearizable: CheckVerdict::Skipped,
+    }
+}
