@@ -211,13 +211,12 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
             let own = leading.reads.round();
             let echoed = self.voters.reached(|id| leading.of(id, own, |peer| peer.read_round));
             leading.reads.confirm(echoed, &mut self.read_outcomes);
-            let unasked = self.config.reads_without_majority();
             // Before the first entry of the term is committed, this leader may not know what is.
-            let knows_commit = self.commit_index >= leading.first_index || unasked;
+            let knows_commit = self.commit_index >= leading.first_index;
             if !knows_commit || !leading.reads.start(self.commit_index) {
                 return;
             }
-            if unasked {
+            if self.config.reads_without_majority() {
                 leading.reads.confirm(leading.reads.round(), &mut self.read_outcomes);
             }
             leading.peers.iter_mut().for_each(|peer| peer.due = true);

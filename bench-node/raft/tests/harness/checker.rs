@@ -1,0 +1,286 @@
+//! The safety properties of Raft (paper, figure 3), and what the core promises beyond them,
+//! checked on what members say and write, never on what they believe.
+//!
+//! Invariant: every check costs what the step brought, not what the run has grown to. Log matching
+//! is checked by induction: an entry, named by term and index, has one predecessor and one payload
+//! wherever it is written.
+
+use std::collections::{HashMap, HashSet};
+
+use raft::{Body, Effects, Entry, Event, Index, Message, NodeId, Payload, ReadOutcome, Role, Term};
+
+use super::Command;
+use super::cluster::Member;
+
+/// How much is checked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checks {
+    /// Also that nothing leaves a member before what it rests on is durable.
+    All,
+    /// Only what the cluster promises its users: what a planted bug must finally break.
+    Outcomes,
+}
+
+/// What is known of the whole cluster.
+pub(crate) struct Checker {
+    checks: Checks,
+    leaders: HashMap<Term, NodeId>,
+    votes: HashMap<(NodeId, Term), NodeId>,
+    /// The term of the predecessor, and the payload, of every entry ever written.
+    made: HashMap<(Term, Index), (Term, Payload<Command>)>,
+    /// What is committed, from index 1, with the term it was committed in.
+    pub(crate) ledger: Vec<(Entry<Command>, Term)>,
+    commands: HashSet<Command>,
+    /// Reads that are not settled: who was asked, and the least index that may answer.
+    reads: HashMap<u64, (NodeId, Index)>,
+}
+
+impl Checker {
+    pub(crate) fn new(checks: Checks) -> Self {
+        Self {
+            checks,
+            leaders: HashMap::new(),
+            votes: HashMap::new(),
+            made: HashMap::new(),
+            ledger: Vec::new(),
+            commands: HashSet::new(),
+            reads: HashMap::new(),
+        }
+    }
+
+    /// A read was taken in. It must see all that is committed anywhere by now: that is at least
+    /// all that any client was told.
+    pub(crate) fn read_began(&mut self, id: NodeId, context: u64) {
+        self.reads.insert(context, (id, self.ledger.len() as Index));
+    }
+
+    /// Reads that a member has neither answered nor given up.
+    pub(crate) fn open_reads(&self, id: NodeId) -> usize {
+        self.reads.values().filter(|(member, _)| *member == id).count()
+    }
+
+    /// A member that stops takes its reads with it.
+    pub(crate) fn stopped(&mut self, id: NodeId) {
+        self.reads.retain(|_, (member, _)| *member != id);
+    }
+
+    /// After a start: what was recovered must be what was written.
+    pub(crate) fn started(&mut self, members: &[Member], id: NodeId) {
+        let log = &members[id as usize - 1].log;
+        for (position, entry) in log.iter().enumerate() {
+            let before = position.checked_sub(1).map_or(0, |before| log[before].term);
+            self.note_entry(id, before, entry);
+        }
+    }
+
+    /// After an input.
+    pub(crate) fn stands(&mut self, members: &mut [Member], id: NodeId) {
+        let member = &mut members[id as usize - 1];
+        let status = member.raft.as_ref().expect("it runs").status();
+        assert!(
+            status.term >= member.term,
+            "member {id}: term went from {} to {}",
+            member.term,
+            status.term
+        );
+        assert!(
+            status.commit_index >= member.commit_index,
+            "member {id}: commit index went from {} to {}",
+            member.commit_index,
+            status.commit_index
+        );
+        assert!(status.commit_index <= status.last_index, "member {id}: commits what it lacks");
+        (member.term, member.commit_index) = (status.term, status.commit_index);
+        if status.role == Role::Leader {
+            self.note_leader(id, status.term);
+        }
+    }
+
+    /// After a turn, before its write reaches the disk.
+    pub(crate) fn turned(
+        &mut self,
+        members: &mut [Member],
+        id: NodeId,
+        effects: &Effects<Command>,
+    ) {
+        self.stands(members, id);
+        let member = &mut members[id as usize - 1];
+        if let Some(write) = &effects.write {
+            member.writes += 1;
+            assert_eq!(write.id, member.writes, "member {id}: write ids count up by one");
+            self.note_write(member, id, &write.entries);
+        }
+        self.check_log_end(member, id);
+        for Event { role, term, .. } in &effects.events {
+            if *role == Role::Leader {
+                self.note_leader(id, *term);
+                self.check_completeness(member, id, *term);
+            }
+        }
+        for message in &effects.messages {
+            self.note_message(member, message);
+        }
+        let status = member.raft.as_ref().expect("it runs").status();
+        for entry in &effects.committed {
+            let member = &mut members[id as usize - 1];
+            assert_eq!(
+                entry.index,
+                member.applied + 1,
+                "member {id}: committed entries come out in order, once each"
+            );
+            member.applied = entry.index;
+            self.note_committed(members, id, entry, status.term);
+        }
+        if let (Checks::All, Role::Leader, Some(last)) =
+            (self.checks, status.role, effects.committed.last())
+        {
+            assert_eq!(
+                last.term, status.term,
+                "member {id}: a leader commits by counting only in its own term"
+            );
+        }
+        for outcome in &effects.reads {
+            self.note_read(id, outcome);
+        }
+    }
+
+    /// The whole log of a running member, against what it wrote. Costs its length.
+    pub(crate) fn check_whole_log(&self, member: &Member) {
+        if let Some(raft) = &member.raft {
+            assert!(raft.entries(1).eq(member.log.iter()), "a log differs from what was written");
+        }
+    }
+
+    fn note_leader(&mut self, id: NodeId, term: Term) {
+        let leader = *self.leaders.entry(term).or_insert(id);
+        assert_eq!(leader, id, "election safety: term {term} has two leaders");
+    }
+
+    fn note_write(&mut self, member: &mut Member, id: NodeId, entries: &[Entry<Command>]) {
+        let Some(first) = entries.first() else { return };
+        assert!(first.index > member.applied, "member {id}: rewrites a committed entry");
+        assert!(first.index as usize <= member.log.len() + 1, "member {id}: leaves a gap");
+        member.log.truncate(first.index as usize - 1);
+        for entry in entries {
+            let before = member.log.last().map_or(0, |entry| entry.term);
+            assert_eq!(entry.index as usize, member.log.len() + 1, "member {id}: skips an index");
+            self.note_entry(id, before, entry);
+            member.log.push(entry.clone());
+        }
+    }
+
+    fn note_entry(&mut self, id: NodeId, before: Term, entry: &Entry<Command>) {
+        assert!(before <= entry.term, "member {id}: terms in a log went down");
+        let made = self
+            .made
+            .entry((entry.term, entry.index))
+            .or_insert_with(|| (before, entry.payload.clone()));
+        assert_eq!(
+            *made,
+            (before, entry.payload.clone()),
+            "log matching: member {id}, term {}, index {}",
+            entry.term,
+            entry.index
+        );
+    }
+
+    fn check_log_end(&self, member: &Member, id: NodeId) {
+        let raft = member.raft.as_ref().expect("it runs");
+        let status = raft.status();
+        assert_eq!(status.last_index as usize, member.log.len(), "member {id}: unwritten entries");
+        assert_eq!(raft.entries(status.last_index).next(), member.log.last(), "member {id}");
+        if status.persisted_index > 0 {
+            let entry = &member.log[status.persisted_index as usize - 1];
+            assert!(member.disk.holds(entry), "member {id}: its disk lacks what it calls durable");
+        }
+    }
+
+    fn check_completeness(&self, member: &Member, id: NodeId, term: Term) {
+        for (entry, committed_in) in self.ledger.iter().rev() {
+            if *committed_in < term {
+                assert!(
+                    member.log.get(entry.index as usize - 1) == Some(entry),
+                    "leader completeness: member {id} leads term {term} without {entry:?}, \
+                     committed in term {committed_in}",
+                );
+            }
+        }
+    }
+
+    fn note_message(&mut self, member: &Member, message: &Message<Command>) {
+        let Message { from, to, term, body } = message;
+        let durable = self.checks == Checks::All;
+        let hard_state = member.disk.hard_state;
+        let (voter, candidate) = match body {
+            Body::VoteReply { pre_vote: false, granted: true } => (from, to),
+            Body::Vote { pre_vote: false, last_index, last_term } => {
+                let held = last_index.checked_sub(1).map(|at| member.disk.entries.get(at as usize));
+                let claim = held.map_or(Some(0), |entry| entry.map(|entry| entry.term));
+                assert!(
+                    !durable || claim == Some(*last_term),
+                    "member {from}: asks for votes with a log that is not durable"
+                );
+                (from, from)
+            }
+            Body::AppendAccepted { match_index, .. } => {
+                assert!(!durable || hard_state.term == *term, "member {from}: term not durable");
+                let claim = match_index.checked_sub(1).map(|at| &member.log[at as usize]);
+                assert!(
+                    !durable || claim.is_none_or(|entry| member.disk.holds(entry)),
+                    "member {from}: acknowledges what is not durable"
+                );
+                return;
+            }
+            _ => return,
+        };
+        if !durable {
+            return;
+        }
+        let given = *self.votes.entry((*voter, *term)).or_insert(*candidate);
+        assert_eq!(given, *candidate, "member {voter} voted twice in term {term}");
+        assert!(
+            (hard_state.term, hard_state.voted_for) == (*term, Some(*candidate)),
+            "member {voter}: tells of a vote that is not durable"
+        );
+    }
+
+    fn note_committed(
+        &mut self,
+        members: &[Member],
+        id: NodeId,
+        entry: &Entry<Command>,
+        in_term: Term,
+    ) {
+        let position = entry.index as usize - 1;
+        if let Some((known, _)) = self.ledger.get(position) {
+            assert_eq!(known, entry, "state machine safety: member {id}, index {}", entry.index);
+            return;
+        }
+        assert_eq!(position, self.ledger.len(), "commits are known in order");
+        if let Payload::Data(command) = &entry.payload {
+            assert!(self.commands.insert(command.clone()), "{command:?} was committed twice");
+        }
+        if self.checks == Checks::All {
+            let holders = members.iter().filter(|member| member.disk.holds(entry)).count();
+            assert!(
+                holders > members.len() / 2,
+                "member {id}: commits {entry:?}, durable on {holders} of {}",
+                members.len()
+            );
+        }
+        self.ledger.push((entry.clone(), in_term));
+    }
+
+    fn note_read(&mut self, id: NodeId, outcome: &ReadOutcome) {
+        let (ReadOutcome::Ready { context, .. } | ReadOutcome::Lost { context }) = outcome;
+        let (member, at_least) =
+            self.reads.remove(context).unwrap_or_else(|| panic!("read {context} settled twice"));
+        assert_eq!(member, id, "read {context} settled by another member");
+        if let ReadOutcome::Ready { index, .. } = outcome {
+            assert!(
+                *index >= at_least,
+                "stale read: member {id} answers at {index}, after {at_least} was committed"
+            );
+        }
+    }
+}
