@@ -148,6 +148,9 @@ pub struct Observed {
     pub target_version: String,
     /// Where the data directories lie; `None` for a cluster that was not ours to start.
     pub data_dir: Option<DataDirRecord>,
+    /// What went wrong though the plan did not ask for it, such as a node that ended by itself.
+    /// With any of these a run cannot pass.
+    pub problems: Vec<String>,
 }
 
 /// A member of the cluster under test.

@@ -6,8 +6,10 @@
 //! Invariant: each room knows those before it only through the value that they hand on.
 
 pub mod commands;
+pub mod conductor;
 pub mod evidence;
 pub mod folder;
 pub mod judge;
+pub mod keeper;
 pub mod plan;
 pub mod profile;

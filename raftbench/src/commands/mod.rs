@@ -7,10 +7,13 @@
 mod plan;
 mod profiles;
 mod resolve;
+mod up;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::keeper;
 
 /// Usage, or something in the environment that kept the command from its work.
 pub const EXIT_USAGE: u8 = 2;
@@ -28,6 +31,11 @@ pub struct Cli {
 enum Command {
     /// Show what a run of the profile would do, by time; starts and touches nothing
     Plan(plan::Args),
+    /// What watches a run, to end what the run started if it dies
+    #[command(hide = true)]
+    Keeper(keeper::Args),
+    /// Start the profile's cluster, and keep it until Ctrl-C
+    Up(up::Args),
     /// List the embedded profiles, or print one
     Profiles(profiles::Args),
 }
@@ -36,6 +44,8 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Plan(args) => plan::run(args),
+        Command::Keeper(args) => keeper::run(args),
+        Command::Up(args) => up::run(args),
         Command::Profiles(args) => profiles::run(args),
     }
 }

@@ -1,0 +1,84 @@
+//! `raftbench up`: a cluster to play with, until Ctrl-C.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::resolve::ProfileArgs;
+use crate::conductor::{self, Cluster, Watch};
+use crate::folder::RunFolder;
+
+/// Arguments of `up`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    profile: ProfileArgs,
+    /// Print one line of JSON once the cluster serves
+    #[arg(long)]
+    json: bool,
+    /// Where the nodes' data and logs go [default: results/local/<time>-up-<profile>-<target>]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let plan = args.profile.plan()?;
+    let path = args.out.unwrap_or_else(|| {
+        let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let (profile, target) = (&plan.profile, plan.cluster.target.name());
+        PathBuf::from(format!("results/local/{}-up-{profile}-{target}", time.replace(':', "")))
+    });
+    let folder = RunFolder::create(&path)?;
+    let watch = Watch { says: Arc::new(|what| eprintln!("{what}")), ..Watch::quiet() };
+    conductor::keep_up(&plan.cluster, &folder, &watch, |cluster| {
+        let text = if args.json { json(cluster) } else { text(cluster, &folder) };
+        println!("{text}");
+        std::io::stdout().flush().ok();
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The line that scripts read.
+#[derive(Serialize)]
+struct Up {
+    endpoints: Vec<String>,
+    nodes: Vec<UpNode>,
+}
+
+#[derive(Serialize)]
+struct UpNode {
+    name: String,
+    pid: i32,
+    client: String,
+    peer: String,
+    metrics: String,
+    data_dir: PathBuf,
+}
+
+fn json(cluster: &Cluster) -> String {
+    let nodes = cluster.processes().into_iter().map(|(member, pid)| UpNode {
+        name: member.name,
+        pid,
+        client: member.client,
+        peer: member.peer,
+        metrics: member.metrics,
+        data_dir: member.data_dir,
+    });
+    let up = Up { endpoints: cluster.endpoints(), nodes: nodes.collect() };
+    serde_json::to_string(&up).unwrap_or_default()
+}
+
+fn text(cluster: &Cluster, folder: &RunFolder) -> String {
+    let mut text = format!("{} serves:\n", cluster.version());
+    for (member, pid) in cluster.processes() {
+        let (client, metrics) = (member.client, member.metrics);
+        text += &format!("  {}  {client}  pid {pid}  http://{metrics}/metrics\n", member.name);
+    }
+    text += &format!("  etcdctl --endpoints={} get --prefix ''\n", cluster.endpoints().join(","));
+    text += &format!("data and logs are in {}; Ctrl-C ends it", folder.path().display());
+    text
+}

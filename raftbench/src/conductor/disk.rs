@@ -1,0 +1,30 @@
+//! The file system under the data directories: a sync on tmpfs is not one, and reports say so.
+
+use std::path::Path;
+
+use crate::evidence::DataDirRecord;
+
+/// The file system that holds `path`, as the mount table names it.
+pub(super) fn under(path: &Path) -> Option<DataDirRecord> {
+    let path = std::fs::canonicalize(path).ok()?;
+    let mounts = procfs::process::Process::myself().ok()?.mountinfo().ok()?;
+    // Of mounts on the same point the last covers the others.
+    let mount = mounts
+        .into_iter()
+        .filter(|mount| path.starts_with(&mount.mount_point))
+        .max_by_key(|mount| mount.mount_point.components().count())?;
+    let tmpfs = matches!(mount.fs_type.as_str(), "tmpfs" | "ramfs");
+    Some(DataDirRecord { filesystem: mount.fs_type, tmpfs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_told_from_disk() {
+        let shm = under(Path::new("/dev/shm")).expect("mounted on every Linux");
+        assert!(shm.tmpfs, "{shm:?}");
+        assert!(!under(Path::new("/proc")).expect("mounted").tmpfs);
+    }
+}

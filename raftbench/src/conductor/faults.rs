@@ -1,0 +1,285 @@
+//! Walks one fault of the plan: waits for its time, chooses its victims, injects, verifies, heals,
+//! and waits until the victims have caught up.
+//!
+//! Invariant: every fault of the plan ends in one record, also one that could not be applied: it
+//! is then not effective, and its proof says why.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail};
+use chaos::journal::{Journal, Noted};
+use chaos::{Fault, Kill, Pause, Terminate, Victim};
+use loadgen::clock::RunClock;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::runtime::Handle;
+
+use super::choose::{Field, NoChoice, choose};
+use super::cluster::{Cluster, Own};
+use super::ready;
+use super::status::View;
+use super::witness::Peers;
+use crate::evidence::FaultRecord;
+use crate::plan::{FaultKind, FaultPlan};
+
+/// How long a fault that is never undone is looked at, in election timeouts, and at least.
+const VERIFY_TIMEOUTS: u32 = 5;
+const VERIFY_AT_LEAST: Duration = Duration::from_secs(5);
+
+/// How long a fault waits for a leader that it needs.
+const LEADER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long victims may take to catch up.
+const RECOVERY_DEADLINE: Duration = Duration::from_secs(30);
+
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// What the faults of one walk share.
+pub(super) struct Stage {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) clock: RunClock,
+    pub(super) journal: Journal,
+    pub(super) election_timeout: Duration,
+    pub(super) seed: u64,
+    pub(super) says: Arc<dyn Fn(&str) + Send + Sync>,
+    /// The nodes that a fault holds now.
+    pub(super) held: Mutex<Vec<String>>,
+}
+
+/// Chosen victims, and what the cluster looked like then.
+struct Chosen {
+    victims: Vec<String>,
+    view: View,
+}
+
+/// Faults that were applied, with their notes in the journal.
+type Applied = Vec<(Box<dyn Fault>, Noted)>;
+
+/// Walks fault number `number` of the plan. The victims of one that is never undone stay held.
+pub(super) async fn walk(stage: Arc<Stage>, plan: FaultPlan, number: u64) -> FaultRecord {
+    let at = stage.clock.instant_at(plan.at.as_nanos() as i64);
+    tokio::time::sleep_until(at.into()).await;
+    let mut record = FaultRecord {
+        id: plan.id.clone(),
+        kind: plan.kind.name().to_owned(),
+        target: plan.target.to_string(),
+        victims: Vec::new(),
+        injected_ns: stage.clock.now_ns(),
+        term_at_injection: None,
+        leader_at_injection: None,
+        effective: false,
+        proof: String::new(),
+        healed_ns: None,
+        recovered_ns: None,
+    };
+    if let Err(why) = strike(&stage, &plan, number, &mut record).await {
+        record.effective = false;
+        record.proof = join(&record.proof, &format!("{why:#}"));
+        stage.release(&record.victims);
+    }
+    (stage.says)(&format!(
+        "{} {} {}: {}",
+        record.id,
+        record.kind,
+        record.victims.join(", "),
+        if record.effective { "bit" } else { "did not bite" }
+    ));
+    record
+}
+
+async fn strike(
+    stage: &Arc<Stage>,
+    plan: &FaultPlan,
+    number: u64,
+    record: &mut FaultRecord,
+) -> anyhow::Result<()> {
+    let mut random = StdRng::seed_from_u64(stage.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let Chosen { victims, view } = stage.choose(plan, &mut random).await?;
+    record.victims.clone_from(&victims);
+    record.term_at_injection = view.term();
+    record.leader_at_injection = view.leader().map(|leader| leader.node.clone());
+    (stage.says)(&format!("{} {} {}", plan.id, plan.kind.name(), victims.join(", ")));
+
+    // Signals are sent and looked after on a thread: both may take their time.
+    let (kind, id) = (plan.kind, plan.id.clone());
+    let inside = stage.clone();
+    let (injected_ns, mut applied) =
+        on_thread(move || inside.inject(&id, kind, &victims)).await??;
+    record.injected_ns = injected_ns;
+
+    let holds = plan.kind.holds();
+    let heal_at = holds.map(|holds| stage.clock.instant_at(injected_ns) + holds);
+    let verify_until = heal_at.unwrap_or_else(|| {
+        Instant::now() + (stage.election_timeout * VERIFY_TIMEOUTS).max(VERIFY_AT_LEAST)
+    });
+    let mut peers = stage.peers(&record.victims, &view, holds, injected_ns);
+    let (findings, back) = on_thread(move || {
+        let look =
+            |(fault, _): &mut (Box<dyn Fault>, Noted)| fault.verify(&mut peers, verify_until);
+        let findings: Vec<_> = applied.iter_mut().map(look).collect();
+        (findings, applied)
+    })
+    .await?;
+    applied = back;
+    record.effective = findings.iter().all(|finding| finding.effective);
+    let seen: Vec<_> = findings.into_iter().map(|finding| finding.seen).collect();
+    record.proof = seen.join("; ");
+
+    let Some(heal_at) = heal_at else { return Ok(()) };
+    tokio::time::sleep_until(heal_at.into()).await;
+    let inside = stage.clone();
+    let (held, seen) = on_thread(move || inside.heal(applied)).await??;
+    record.healed_ns = Some(stage.clock.now_ns());
+    record.effective &= held;
+    record.proof = join(&record.proof, &seen);
+
+    stage.release(&record.victims);
+    record.recovered_ns = stage.recovered(&record.victims).await;
+    Ok(())
+}
+
+impl Stage {
+    /// The victims, which are held from now on; waits for a leader where the target needs one.
+    async fn choose(&self, plan: &FaultPlan, random: &mut StdRng) -> anyhow::Result<Chosen> {
+        let deadline = Instant::now() + LEADER_PATIENCE;
+        loop {
+            let view = self.cluster.view(&self.clock).await;
+            match self.choose_now(plan, &view, random) {
+                Ok(victims) => return Ok(Chosen { victims, view }),
+                Err(NoChoice::NoLeader) if Instant::now() < deadline => {
+                    tokio::time::sleep(ASK_EVERY).await;
+                }
+                Err(NoChoice::NoLeader) => {
+                    bail!("no node led within {} s", LEADER_PATIENCE.as_secs())
+                }
+                Err(NoChoice::Impossible(why)) => bail!(why),
+            }
+        }
+    }
+
+    fn choose_now(
+        &self,
+        plan: &FaultPlan,
+        view: &View,
+        random: &mut StdRng,
+    ) -> Result<Vec<String>, NoChoice> {
+        let members: Vec<_> = self.cluster.nodes().iter().map(|node| node.name.clone()).collect();
+        let mut held = self.lock_held();
+        let leader = view.leader().map(|leader| leader.node.as_str());
+        let field = Field { members: &members, leader, held: &held };
+        let victims = choose(&plan.target, &field, random)?;
+        held.extend(victims.iter().cloned());
+        Ok(victims)
+    }
+
+    /// Notes and applies `kind` to every victim; the time is from just before the first signal.
+    fn inject(
+        &self,
+        id: &str,
+        kind: FaultKind,
+        victims: &[String],
+    ) -> anyhow::Result<(i64, Applied)> {
+        let own = self.own()?;
+        let mut ready = Vec::new();
+        for name in victims {
+            let victim = own.victim(name).ok_or_else(|| anyhow!("{name} is not ours"))?;
+            let mut fault = fault(kind, victim);
+            fault.available()?;
+            let noted = self.journal.note(id, fault.victim(), fault.undo())?;
+            ready.push((fault, noted));
+        }
+        let ends = !matches!(kind, FaultKind::Pause { .. });
+        victims.iter().filter(|_| ends).for_each(|name| own.expect_down(name, true));
+        let injected_ns = self.clock.now_ns();
+        for (fault, noted) in &mut ready {
+            // A refused signal shows in what is verified; those already struck must be healed.
+            if let Err(error) = fault.inject(noted) {
+                (self.says)(&error.to_string());
+            }
+        }
+        Ok((injected_ns, ready))
+    }
+
+    /// Undoes every fault; whether all had held, and what was seen.
+    fn heal(&self, applied: Applied) -> anyhow::Result<(bool, String)> {
+        let own = self.own()?;
+        let (mut held, mut seen) = (true, Vec::new());
+        for (mut fault, noted) in applied {
+            let healed = fault.heal(own)?;
+            self.journal.done(noted)?;
+            own.expect_down(healed.victim.name(), false);
+            held &= healed.held;
+            seen.push(healed.seen);
+        }
+        Ok((held, seen.join("; ")))
+    }
+
+    /// When every victim had caught up with the leader, if within the deadline.
+    async fn recovered(&self, victims: &[String]) -> Option<i64> {
+        let deadline = Instant::now() + RECOVERY_DEADLINE;
+        while Instant::now() < deadline {
+            if ready::caught_up(&self.cluster, &self.clock, victims).await.is_ok() {
+                return Some(self.clock.now_ns());
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        None
+    }
+
+    fn peers(
+        &self,
+        victims: &[String],
+        view: &View,
+        holds: Option<Duration>,
+        injected_ns: i64,
+    ) -> Peers {
+        let mut struck = self.lock_held().clone();
+        struck.extend(victims.iter().cloned());
+        Peers {
+            peers: self.cluster.addresses(&struck),
+            victims: victims.to_vec(),
+            leader: view.leader().map(|leader| (leader.node.clone(), leader.member_id)),
+            term: view.term().unwrap_or(0),
+            clock: self.clock,
+            runtime: Handle::current(),
+            election_timeout: self.election_timeout,
+            holds,
+            injected_ns,
+        }
+    }
+
+    fn own(&self) -> anyhow::Result<&Own> {
+        self.cluster.own().ok_or_else(|| anyhow!("the cluster is not ours to break"))
+    }
+
+    fn release(&self, victims: &[String]) {
+        self.lock_held().retain(|node| !victims.contains(node));
+    }
+
+    fn lock_held(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn fault(kind: FaultKind, victim: Victim) -> Box<dyn Fault> {
+    match kind {
+        FaultKind::Kill { .. } => Box::new(Kill::of(victim)),
+        FaultKind::Terminate { .. } => Box::new(Terminate::of(victim)),
+        FaultKind::Pause { .. } => Box::new(Pause::of(victim)),
+    }
+}
+
+/// Runs `work` on a thread of its own. Not on the runtime's pool: when a run is broken off, the
+/// program does not wait for a fault that is being watched.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("fault".into()).spawn(move || done.send(work()).ok())?;
+    Ok(result.await?)
+}
+
+fn join(first: &str, second: &str) -> String {
+    if first.is_empty() { second.to_owned() } else { format!("{first}; {second}") }
+}

@@ -1,0 +1,147 @@
+//! The conductor: starts the cluster that the plan asks for, walks the plan over it, and brings
+//! back what was observed.
+//!
+//! Invariant: it only walks. It decides nothing that the plan has not said, and judges nothing of
+//! what it sees. Whatever way a walk ends, the cluster ends with it.
+
+mod choose;
+mod cluster;
+mod disk;
+mod events;
+mod faults;
+mod interrupt;
+mod observe;
+mod ports;
+mod process;
+mod prometheus;
+mod ready;
+mod status;
+mod targets;
+mod walk;
+mod witness;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use loadgen::clock::RunClock;
+
+use crate::evidence::Observed;
+use crate::folder::RunFolder;
+use crate::plan::{ClusterPlan, Plan, Target};
+pub use cluster::Cluster;
+use interrupt::Interrupt;
+pub use interrupt::Interrupted;
+pub use targets::Member;
+use walk::Script;
+pub use walk::Watch;
+
+/// How long a started cluster may take until it serves.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Walks `plan`, with the nodes' data and logs in `folder`. The data goes after a walk without
+/// problems; else it stays, to be looked into.
+pub fn run(plan: &Plan, folder: &RunFolder, watch: &Watch) -> anyhow::Result<Observed> {
+    let mut observed = with_cluster(&plan.cluster, folder, watch, async |cluster| {
+        observe(plan, folder, watch, cluster).await
+    })?;
+    if observed.problems.is_empty()
+        && let Err(error) = std::fs::remove_dir_all(folder.data())
+    {
+        observed.problems.push(format!("the nodes' data could not be removed: {error}"));
+    }
+    Ok(observed)
+}
+
+/// Starts the plan's cluster, tells `ready` about it, and keeps it until Ctrl-C. A node that ends
+/// by itself is reported to `watch`.
+pub fn keep_up(
+    plan: &ClusterPlan,
+    folder: &RunFolder,
+    watch: &Watch,
+    ready: impl FnOnce(&Cluster),
+) -> anyhow::Result<()> {
+    ensure!(
+        !matches!(plan.target, Target::External { .. }),
+        "`up` starts a cluster; --endpoints names one that already runs"
+    );
+    let kept = with_cluster(plan, folder, watch, async |cluster| {
+        ready(cluster);
+        loop {
+            let ended = cluster.own().map(|own| own.unexpected_ends()).unwrap_or_default();
+            ended.iter().for_each(|end| (watch.says)(end));
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    match kept {
+        Err(error) if error.is::<Interrupted>() => Ok(()),
+        kept => kept,
+    }
+}
+
+async fn observe(
+    plan: &Plan,
+    folder: &RunFolder,
+    watch: &Watch,
+    cluster: &Arc<Cluster>,
+) -> anyhow::Result<Observed> {
+    let script = Script {
+        load: &plan.load,
+        faults: &plan.faults,
+        election_timeout: Duration::from_millis(plan.cluster.election_timeout_ms),
+        seed: plan.seed,
+        undo_journal: &folder.file("undo.jsonl"),
+    };
+    let walked = walk::walk(cluster, script, watch).await?;
+    let names = cluster.names_by_id(&walked.clock).await;
+    let events = match cluster.own() {
+        Some(own) => events::read_logs(&own.members, &*own.launcher, &names, &walked.clock)?,
+        None => Vec::new(),
+    };
+    Ok(Observed {
+        load: walked.load,
+        faults: walked.faults,
+        events,
+        samples: walked.samples,
+        zero_unix_ns: walked.clock.zero_unix_ns(),
+        nodes: cluster.nodes().to_vec(),
+        target_version: cluster.version().to_owned(),
+        data_dir: cluster.own().and_then(|_| disk::under(&folder.data())),
+        problems: walked.problems,
+    })
+}
+
+/// Starts a cluster, hands it to `work` once it serves, and stops it, whatever comes: an error, or
+/// an interrupt.
+fn with_cluster<T>(
+    plan: &ClusterPlan,
+    folder: &RunFolder,
+    watch: &Watch,
+    work: impl AsyncFnOnce(&Arc<Cluster>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    let result = runtime.block_on(async {
+        let mut interrupt = Interrupt::listen()?;
+        (watch.says)(&format!("starting {} nodes of {}", plan.nodes, plan.target.name()));
+        let (data, logs) = (folder.data(), folder.logs());
+        let starting = Cluster::start(plan, &data, &logs);
+        let cluster = Arc::new(interrupt.or(starting).await?);
+        let serving = async {
+            let clock = RunClock::starting_in(Duration::ZERO);
+            ready::wait_until_serving(&cluster, &clock, READY_DEADLINE).await?;
+            work(&cluster).await
+        };
+        let result = interrupt.or(serving).await;
+        for late in tokio::task::block_in_place(|| cluster.stop()) {
+            (watch.says)(&late);
+        }
+        result
+    });
+    // A thread may still be looking after a fault of a walk that was broken off.
+    runtime.shutdown_background();
+    result
+}
