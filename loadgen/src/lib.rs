@@ -17,6 +17,7 @@ mod testing;
 mod timeline;
 mod workload;
 
+pub mod audit;
 pub mod clock;
 pub mod intervals;
 pub mod latency_log;
