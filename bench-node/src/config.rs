@@ -116,6 +116,20 @@ pub enum SeededBug {
     LoseAcknowledgedWrite,
 }
 
+#[cfg(feature = "seeded-bugs")]
+impl SeededBug {
+    /// The protocol's name for it, where the protocol has it.
+    pub(crate) fn of_raft(self) -> Option<raft::SeededBug> {
+        match self {
+            Self::AcknowledgeBeforeSync => Some(raft::SeededBug::AcknowledgeBeforePersist),
+            Self::VoteNotPersisted => Some(raft::SeededBug::VoteNotPersisted),
+            Self::ReadWithoutMajority => Some(raft::SeededBug::ReadWithoutMajority),
+            Self::CommitEarlierTerm => Some(raft::SeededBug::CommitEarlierTermByCounting),
+            Self::LoseAcknowledgedWrite => None,
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let some = |n| NonZeroUsize::new(n).expect("not 0");
@@ -126,7 +140,7 @@ impl Default for Settings {
             max_append_entries: some(4096),
             max_append_bytes: some(1024 * 1024),
             max_inflight_appends: some(64),
-            commit_notice_ms: 10,
+            commit_notice_ms: 1,
             segment_bytes: NonZeroU64::new(64 * 1024 * 1024).expect("not 0"),
             worker_threads: some(1),
             unsafe_no_fsync: false,

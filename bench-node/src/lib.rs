@@ -1,8 +1,33 @@
-//! The reference Raft node, the system under test.
+//! The reference Raft node, the system under test: a key-value store that speaks etcd's v3 API.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`node`](run) | puts the parts together |
+//! | `driver` | the only loop that joins them |
+//! | `raft` (a crate) | the protocol: pure |
+//! | [`kv`] | the state machine |
+//! | [`wal`], [`disk`] | the log, and what it is written to |
+//! | `identity` | whose data directory it is |
+//! | `peers` | the other members |
+//! | `api` | what clients call |
+//! | `metrics`, `scrape`, `events` | what operators see |
+
+mod api;
 mod config;
 pub mod disk;
+mod driver;
+mod error;
+mod events;
 pub mod identity;
 pub mod kv;
+mod metrics;
+mod node;
+mod peers;
+mod scrape;
 pub mod wal;
 
+#[cfg(feature = "seeded-bugs")]
+pub use config::SeededBug;
 pub use config::{Config, ConfigError, Member, Settings};
+pub use error::NodeError;
+pub use node::{Listeners, NodeHandle, run, start};

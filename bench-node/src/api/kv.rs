@@ -1,0 +1,233 @@
+//! The KV service, and the way of a request to the leader.
+//!
+//! Invariant: a request is proposed at most once. It goes to another member again only after a
+//! proof that it was not proposed: no connection to send it on, or the answer "not leader".
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::etcdserverpb::kv_server::Kv;
+use api::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, ResponseHeader, TxnRequest, TxnResponse,
+};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::forward::{Forwarded, forward};
+use super::{Shared, no_leader, stopped};
+use crate::driver::{Input, Refusal};
+use crate::kv::{self, Command, KvError, MAX_REQUEST_BYTES, check};
+
+/// How long to wait for news of a leader that could not be reached, or says that it does not lead.
+const SECOND_LOOK: Duration = Duration::from_millis(10);
+
+/// Serves etcd's KV.
+pub(crate) struct KvService {
+    shared: Arc<Shared>,
+    /// Whether a request may be passed on. Not one that a peer passed on already.
+    forwards: bool,
+}
+
+/// What is asked of the leader.
+#[derive(Clone, Debug)]
+pub(super) enum Asked {
+    Command(Command),
+    Range(RangeRequest),
+    ReadTxn(TxnRequest),
+}
+
+/// What it answers.
+pub(super) enum Answer {
+    Command(kv::Response),
+    Range(RangeResponse),
+}
+
+impl KvService {
+    pub(super) fn for_clients(shared: Arc<Shared>) -> Self {
+        Self { shared, forwards: true }
+    }
+
+    pub(super) fn for_peers(shared: Arc<Shared>) -> Self {
+        Self { shared, forwards: false }
+    }
+
+    /// Brings a request to the leader, and its answer back.
+    async fn ask(&self, asked: Asked) -> Result<Answer, Status> {
+        let data = match &asked {
+            Asked::Command(command) => command.encode(),
+            Asked::Range(_) | Asked::ReadTxn(_) => bytes::Bytes::new(),
+        };
+        if data.len() > MAX_REQUEST_BYTES {
+            return Err(KvError::RequestTooLarge.into());
+        }
+        let _admitted = self.shared.admission.admit(data.len())?;
+        let mut view = self.shared.view.clone();
+        let mut deadline = None;
+        loop {
+            let leader = view.borrow_and_update().leader;
+            match leader {
+                Some(leader) if leader == self.shared.id => {
+                    let answer = match &asked {
+                        Asked::Command(_) => self.propose(data.clone()).await,
+                        Asked::Range(request) => self.read_range(request).await,
+                        Asked::ReadTxn(request) => self.read_txn(request).await,
+                    };
+                    match answer {
+                        Err(Refusal::NotLeader) => {}
+                        Err(refusal) => return Err(refusal.into()),
+                        Ok(answer) => return answer.map_err(Status::from),
+                    }
+                }
+                Some(leader) if self.forwards => {
+                    let link = self.shared.links.iter().find(|link| link.id() == leader);
+                    if let Some(channel) = link.and_then(|link| link.channel()) {
+                        match forward(channel, asked.clone()).await {
+                            Forwarded::Answered(answer) => return answer,
+                            Forwarded::NotTaken => {}
+                        }
+                    }
+                }
+                None if self.forwards => {}
+                _ => return Err(Refusal::NotLeader.into()),
+            }
+            if !self.forwards {
+                return Err(Refusal::NotLeader.into());
+            }
+            let deadline =
+                *deadline.get_or_insert_with(|| Instant::now() + self.shared.leader_patience);
+            let mut until = deadline;
+            if leader.is_some() {
+                until = until.min(Instant::now() + SECOND_LOOK);
+            }
+            match tokio::time::timeout_at(until, view.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(stopped()),
+                Err(_) if until == deadline => return Err(no_leader()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn propose(&self, data: bytes::Bytes) -> Result<Result<Answer, KvError>, Refusal> {
+        let (reply, outcome) = oneshot::channel();
+        let input = Input::Propose(data, reply);
+        self.shared.inputs.send(input).map_err(|_| Refusal::Stopped)?;
+        let result = outcome.await.map_err(|_| Refusal::Stopped)??;
+        Ok(result.map(Answer::Command))
+    }
+
+    /// Waits until this member's store holds all that was committed when the request came.
+    async fn catch_up(&self) -> Result<(), Refusal> {
+        let (reply, outcome) = oneshot::channel();
+        self.shared.inputs.send(Input::Read(reply)).map_err(|_| Refusal::Stopped)?;
+        outcome.await.map_err(|_| Refusal::Stopped)?
+    }
+
+    async fn read_range(&self, request: &RangeRequest) -> Result<Result<Answer, KvError>, Refusal> {
+        self.catch_up().await?;
+        Ok(self.shared.read_store(|store| store.range(request)).map(Answer::Range))
+    }
+
+    async fn read_txn(&self, request: &TxnRequest) -> Result<Result<Answer, KvError>, Refusal> {
+        self.catch_up().await?;
+        let result = self.shared.read_store(|store| store.read_txn(request));
+        Ok(result.map(|response| Answer::Command(kv::Response::Txn(response))))
+    }
+
+    async fn command(&self, command: Command) -> Result<kv::Response, Status> {
+        match self.ask(Asked::Command(command)).await? {
+            Answer::Command(response) => Ok(response),
+            Answer::Range(_) => Err(mismatch()),
+        }
+    }
+
+    fn answer<T>(
+        &self,
+        mut response: T,
+        header: impl FnOnce(&mut T) -> &mut Option<ResponseHeader>,
+    ) -> Result<Response<T>, Status> {
+        self.shared.complete(header(&mut response));
+        Ok(Response::new(response))
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    async fn range(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeResponse>, Status> {
+        let request = request.into_inner();
+        check::range(&request)?;
+        let response = if request.serializable {
+            self.shared.read_store(|store| store.range(&request))?
+        } else {
+            match self.ask(Asked::Range(request)).await? {
+                Answer::Range(response) => response,
+                Answer::Command(_) => return Err(mismatch()),
+            }
+        };
+        self.answer(response, |response| &mut response.header)
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let request = request.into_inner();
+        check::put(&request)?;
+        match self.command(Command::Put(request)).await? {
+            kv::Response::Put(response) => self.answer(response, |response| &mut response.header),
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let request = request.into_inner();
+        check::delete_range(&request)?;
+        match self.command(Command::DeleteRange(request)).await? {
+            kv::Response::DeleteRange(response) => {
+                self.answer(response, |response| &mut response.header)
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let request = request.into_inner();
+        check::txn(&request)?;
+        let answer = if !kv::is_read_only(&request) {
+            self.ask(Asked::Command(Command::Txn(request))).await?
+        } else if kv::is_serializable(&request) {
+            let response = self.shared.read_store(|store| store.read_txn(&request))?;
+            Answer::Command(kv::Response::Txn(response))
+        } else {
+            self.ask(Asked::ReadTxn(request)).await?
+        };
+        match answer {
+            Answer::Command(kv::Response::Txn(response)) => {
+                self.answer(response, |response| &mut response.header)
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        match self.command(Command::Compact(request.into_inner())).await? {
+            kv::Response::Compact(response) => {
+                self.answer(response, |response| &mut response.header)
+            }
+            _ => Err(mismatch()),
+        }
+    }
+}
+
+/// Cannot happen: the store answers each command by its own kind.
+fn mismatch() -> Status {
+    Status::internal("the answer is of another kind than the request")
+}

@@ -1,0 +1,167 @@
+//! The client API: a subset of etcd's v3 gRPC API.
+//!
+//! Invariant: a write or a linearizable read is answered by the leader, wherever it arrived; what
+//! is answered as failed never happened, and what may have happened is answered as such.
+//!
+//! | answer | gRPC code | it happened |
+//! |---|---|---|
+//! | a request that etcd refuses too ([`crate::kv::KvError`]) | as etcd | never |
+//! | `etcdserver: too many requests` | `ResourceExhausted` | never |
+//! | `etcdserver: no leader`, after waiting for one | `Unavailable` | never |
+//! | `etcdserver: not leader`, to a forwarded request only | `FailedPrecondition` | never |
+//! | `etcdserver: leader changed` | `Unavailable` | unknown |
+//! | `etcdserver: request timed out` and longer forms of it | `Unavailable` | unknown |
+//! | `etcdserver: server stopped` | `Unavailable` | unknown |
+
+mod cluster;
+mod forward;
+mod kv;
+mod maintenance;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use api::etcdserverpb::ResponseHeader;
+use api::etcdserverpb::cluster_server::ClusterServer;
+use api::etcdserverpb::kv_server::KvServer;
+use api::etcdserverpb::maintenance_server::MaintenanceServer;
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::Status;
+
+use crate::config::Member;
+use crate::driver::{Input, Inspection, Refusal, View};
+use crate::kv::{MAX_REQUEST_BYTES, Store};
+use crate::peers::Link;
+
+pub(crate) use kv::KvService;
+
+/// Requests on their way at once, at most.
+const MAX_REQUESTS: usize = 32_768;
+/// Bytes of commands on their way at once, at most.
+const MAX_REQUESTS_BYTES: u64 = 512 << 20;
+/// What gRPC takes in one message: the largest command, and room for what surrounds it.
+const MAX_MESSAGE_BYTES: usize = MAX_REQUEST_BYTES + 512 * 1024;
+
+/// What the services share.
+pub(crate) struct Shared {
+    /// This member's id.
+    pub id: u64,
+    /// The cluster's id.
+    pub cluster_id: u64,
+    /// All members.
+    pub members: Vec<Member>,
+    /// The state machine.
+    pub store: Arc<RwLock<Store>>,
+    /// To the loop.
+    pub inputs: mpsc::UnboundedSender<Input>,
+    /// Who leads.
+    pub view: watch::Receiver<View>,
+    /// To the other members.
+    pub links: Vec<Arc<Link>>,
+    /// How long a request waits for a leader.
+    pub leader_patience: Duration,
+    /// Requests on their way.
+    pub admission: Admission,
+}
+
+impl Shared {
+    /// What clients call: all services.
+    pub(crate) fn client_services(
+        self: &Arc<Self>,
+    ) -> (
+        KvServer<KvService>,
+        ClusterServer<cluster::ClusterService>,
+        MaintenanceServer<maintenance::MaintenanceService>,
+    ) {
+        (
+            Self::kv_server(KvService::for_clients(Arc::clone(self))),
+            ClusterServer::new(cluster::ClusterService::new(Arc::clone(self))),
+            MaintenanceServer::new(maintenance::MaintenanceService::new(Arc::clone(self))),
+        )
+    }
+
+    /// What the other members call: requests that they forward.
+    pub(crate) fn peer_service(self: &Arc<Self>) -> KvServer<KvService> {
+        Self::kv_server(KvService::for_peers(Arc::clone(self)))
+    }
+
+    fn kv_server(service: KvService) -> KvServer<KvService> {
+        KvServer::new(service)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(usize::MAX)
+    }
+
+    /// Fills in what every header of this member has; the revision is kept where there is one.
+    fn complete(&self, header: &mut Option<ResponseHeader>) {
+        let header = header.get_or_insert_default();
+        header.cluster_id = self.cluster_id;
+        header.member_id = self.id;
+        header.raft_term = self.view.borrow().term;
+        if header.revision == 0 {
+            header.revision = self.read_store(Store::revision);
+        }
+    }
+
+    fn read_store<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
+        read(&self.store.read().expect("nobody panics holding the store"))
+    }
+
+    async fn inspect(&self) -> Result<Inspection, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.inputs.send(Input::Inspect(reply)).map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())
+    }
+}
+
+/// Counts what is on its way, and turns away what is too much.
+#[derive(Default)]
+pub(crate) struct Admission {
+    requests: AtomicUsize,
+    bytes: AtomicU64,
+}
+
+/// A request that was let in, until it is dropped.
+struct Admitted<'a> {
+    admission: &'a Admission,
+    bytes: u64,
+}
+
+impl Admission {
+    fn admit(&self, bytes: usize) -> Result<Admitted<'_>, Status> {
+        let admitted = Admitted { admission: self, bytes: bytes as u64 };
+        let requests = self.requests.fetch_add(1, Ordering::Relaxed);
+        let before = self.bytes.fetch_add(admitted.bytes, Ordering::Relaxed);
+        if requests >= MAX_REQUESTS || before + admitted.bytes > MAX_REQUESTS_BYTES {
+            // Dropping what was counted takes it off again.
+            return Err(Status::resource_exhausted("etcdserver: too many requests"));
+        }
+        Ok(admitted)
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.admission.requests.fetch_sub(1, Ordering::Relaxed);
+        self.admission.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotLeader => Status::failed_precondition(forward::NOT_LEADER),
+            Refusal::LeaderChanged => Status::unavailable("etcdserver: leader changed"),
+            Refusal::TimedOut => Status::unavailable("etcdserver: request timed out"),
+            Refusal::Stopped => stopped(),
+        }
+    }
+}
+
+fn stopped() -> Status {
+    Status::unavailable("etcdserver: server stopped")
+}
+
+fn no_leader() -> Status {
+    Status::unavailable("etcdserver: no leader")
+}

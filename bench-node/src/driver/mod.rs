@@ -1,0 +1,306 @@
+//! The one loop that joins the protocol, the log, the store and the peers.
+//!
+//! Invariant: nothing is answered before its entry is committed and applied here, and after a
+//! failure of the log nothing is answered with a result at all. Every turn takes in all that
+//! waits, then asks the protocol once what to do: so under load a turn costs one write of the log,
+//! one message batch per peer, and one lock of the store, however many requests it carries.
+//!
+//! The loop is a task among those that serve requests. It yields once before it takes in, so that
+//! the requests that were read from the sockets together are proposed together.
+
+mod proposals;
+
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use raft::{Entry, Event, Index, Message, NodeId, Payload, Raft, ReadOutcome, Role, Status, Term};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::NodeError;
+use crate::events::EventLog;
+use crate::kv::{Command, Store};
+use crate::metrics::Metrics;
+use crate::peers::Outboxes;
+use crate::wal::{self, WalError};
+pub(crate) use proposals::{OutcomeSender, ReadSender, Refusal};
+use proposals::{Proposals, Reads};
+
+/// Taken in within one turn, at most, so that heartbeats are never far.
+const MAX_INPUTS_PER_TURN: usize = 4096;
+
+/// What the loop takes in.
+pub(crate) enum Input {
+    /// A command of a client.
+    Propose(Bytes, OutcomeSender),
+    /// A linearizable read of a client.
+    Read(ReadSender),
+    /// From the peers.
+    Messages(Vec<Message<Bytes>>),
+    /// This write of the log, and all before it, are durable.
+    Persisted(u64),
+    /// A write of the log failed; nobody knows what reached the disk.
+    LogFailed(WalError),
+    /// A majority of the other members knows this member: it may take part.
+    Introduced,
+    /// Where does this member stand?
+    Inspect(oneshot::Sender<Inspection>),
+    /// Answer what is on its way, take nothing more, and end.
+    Stop,
+}
+
+/// Where a member stands, for metrics and status.
+#[derive(Clone, Debug)]
+pub(crate) struct Inspection {
+    /// The protocol's own.
+    pub status: Status,
+    /// The last index applied to the store.
+    pub applied_index: Index,
+    /// Proposals that wait for their commit.
+    pub pending_proposals: usize,
+    /// On a leader: by the follower's name, entries that it is not known to hold.
+    pub follower_lag: Vec<(String, Index)>,
+}
+
+impl Inspection {
+    fn unstarted() -> Self {
+        let status = Status {
+            role: Role::Follower,
+            term: 0,
+            leader: None,
+            last_index: 0,
+            commit_index: 0,
+            persisted_index: 0,
+        };
+        Self { status, applied_index: 0, pending_proposals: 0, follower_lag: Vec::new() }
+    }
+}
+
+/// Who leads, as far as this member knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    /// The term.
+    pub term: Term,
+    /// Its leader, where known.
+    pub leader: Option<NodeId>,
+}
+
+/// What the loop works on.
+pub(crate) struct Parts {
+    /// Where writes go.
+    pub log: wal::Writer,
+    /// The state machine; readers share it.
+    pub store: Arc<RwLock<Store>>,
+    /// Towards the other members.
+    pub outboxes: Outboxes,
+    /// Everything that comes in.
+    pub inputs: mpsc::UnboundedReceiver<Input>,
+    /// Tells who leads.
+    pub view: watch::Sender<View>,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+    /// Tells people who leads.
+    pub events: EventLog,
+    /// How long a request may wait for its commit.
+    pub patience: Duration,
+}
+
+/// Waits until this member may take part, then runs it until it is told to stop, or its log fails.
+///
+/// A member that is not introduced neither votes nor acknowledges: what peers say to it is dropped.
+pub(crate) async fn run(
+    config: raft::Config,
+    recovered: raft::Recovered<Bytes>,
+    mut parts: Parts,
+) -> Result<(), NodeError> {
+    loop {
+        match parts.inputs.recv().await {
+            Some(Input::Introduced) => break,
+            Some(Input::Stop) | None => return Ok(()),
+            Some(Input::LogFailed(error)) => return Err(NodeError::Log(error)),
+            Some(Input::Propose(_, reply)) => drop(reply.send(Err(Refusal::NotLeader))),
+            Some(Input::Read(reply)) => drop(reply.send(Err(Refusal::NotLeader))),
+            Some(Input::Inspect(reply)) => drop(reply.send(Inspection::unstarted())),
+            Some(Input::Messages(_) | Input::Persisted(_)) => {}
+        }
+    }
+    let origin = Instant::now();
+    let raft = Raft::new(config, recovered, Duration::ZERO)?;
+    Driver {
+        raft,
+        origin,
+        parts,
+        applied_index: 0,
+        proposals: Proposals::default(),
+        reads: Reads::default(),
+        last_leader: None,
+    }
+    .run()
+    .await
+}
+
+struct Driver {
+    raft: Raft<Bytes>,
+    /// The protocol's time counts from here.
+    origin: Instant,
+    parts: Parts,
+    applied_index: Index,
+    proposals: Proposals,
+    reads: Reads,
+    /// The last one that was seen to lead, and its term.
+    last_leader: Option<(Term, NodeId)>,
+}
+
+impl Driver {
+    async fn run(mut self) -> Result<(), NodeError> {
+        let mut taken_in = Vec::new();
+        let mut stopping = false;
+        self.turn(Instant::now())?;
+        while !stopping || self.proposals.len() > 0 {
+            let wake_at = tokio::time::Instant::from_std(self.origin + self.raft.deadline());
+            tokio::select! {
+                biased;
+                taken = self.parts.inputs.recv_many(&mut taken_in, MAX_INPUTS_PER_TURN) => {
+                    if taken == 0 {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                    while taken_in.len() < MAX_INPUTS_PER_TURN
+                        && let Ok(input) = self.parts.inputs.try_recv()
+                    {
+                        taken_in.push(input);
+                    }
+                }
+                () = tokio::time::sleep_until(wake_at) => {}
+            }
+            let now = Instant::now();
+            stopping |= self.take_in(now, taken_in.drain(..), stopping)?;
+            self.turn(now)?;
+        }
+        self.reads.refuse_all(Refusal::Stopped);
+        Ok(())
+    }
+
+    /// Whether one of the inputs said to stop.
+    fn take_in(
+        &mut self,
+        now: Instant,
+        inputs: impl Iterator<Item = Input>,
+        stopping: bool,
+    ) -> Result<bool, NodeError> {
+        let raft_now = now - self.origin;
+        let mut stop = false;
+        let mut persisted = None;
+        let mut reads = Vec::new();
+        for input in inputs {
+            match input {
+                Input::Propose(_, reply) if stopping => drop(reply.send(Err(Refusal::Stopped))),
+                Input::Propose(data, reply) => match self.raft.propose(data) {
+                    Ok((term, index)) => self.proposals.add(term, index, now, reply),
+                    Err(_) => drop(reply.send(Err(Refusal::NotLeader))),
+                },
+                Input::Read(reply) => reads.push(reply),
+                Input::Messages(messages) => {
+                    for message in messages {
+                        self.raft.receive(raft_now, message);
+                    }
+                }
+                Input::Persisted(id) => persisted = Some(id),
+                Input::LogFailed(error) => return Err(NodeError::Log(error)),
+                Input::Introduced => {}
+                Input::Inspect(reply) => drop(reply.send(self.inspect())),
+                Input::Stop => stop = true,
+            }
+        }
+        if let Some(id) = persisted {
+            self.raft.persisted(id);
+        }
+        if !reads.is_empty() {
+            let context = self.reads.add(now, reads);
+            if self.raft.read(context).is_err() {
+                self.reads.refuse(context, Refusal::NotLeader);
+            }
+        }
+        Ok(stop)
+    }
+
+    /// Asks the protocol what to do, and does it.
+    fn turn(&mut self, now: Instant) -> Result<(), NodeError> {
+        let raft_now = now - self.origin;
+        self.raft.tick(raft_now);
+        let effects = self.raft.ready(raft_now);
+        if let Some(write) = effects.write {
+            self.parts.metrics.log_entries.inc_by(write.entries.len() as u64);
+            // A log that stopped has said why, or is about to: that ends the loop.
+            let _ = self.parts.log.submit(write);
+        }
+        self.parts.outboxes.send(effects.messages);
+        self.apply(now, effects.committed)?;
+        for outcome in effects.reads {
+            match outcome {
+                ReadOutcome::Ready { context, index } => self.reads.confirmed(context, index),
+                ReadOutcome::Lost { context } => {
+                    self.reads.refuse(context, Refusal::LeaderChanged);
+                }
+            }
+        }
+        self.reads.applied(self.applied_index);
+        for event in effects.events {
+            self.tell(event);
+        }
+        let expired = self.proposals.expire(now, self.parts.patience);
+        self.parts.metrics.proposals_failed.inc_by(expired);
+        self.reads.expire(now, self.parts.patience);
+        Ok(())
+    }
+
+    fn apply(&mut self, now: Instant, committed: Vec<Entry<Bytes>>) -> Result<(), NodeError> {
+        if committed.is_empty() {
+            return Ok(());
+        }
+        let mut store = self.parts.store.write().expect("nobody panics holding the store");
+        for entry in committed {
+            let waiting = self.proposals.committed(entry.term, entry.index);
+            if let Payload::Data(data) = entry.payload {
+                let command = Command::decode(data)
+                    .map_err(|source| NodeError::Command { index: entry.index, source })?;
+                let result = store.apply(command);
+                if let Some((proposed_at, reply)) = waiting {
+                    self.parts.metrics.observe_commit(now.saturating_duration_since(proposed_at));
+                    // The client may have given up; the command is applied all the same.
+                    let _ = reply.send(Ok(result));
+                }
+            }
+            self.applied_index = entry.index;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.parts.events.leadership(&event);
+        if event.role != Role::Leader {
+            let refused = self.proposals.refuse_all(Refusal::LeaderChanged);
+            self.parts.metrics.proposals_failed.inc_by(refused);
+        }
+        let leader = event.leader.map(|leader| (event.term, leader));
+        if leader.is_some() && leader != self.last_leader {
+            self.last_leader = leader;
+            self.parts.metrics.leader_changes.inc();
+        }
+        self.parts.view.send_replace(View { term: event.term, leader: event.leader });
+    }
+
+    fn inspect(&self) -> Inspection {
+        let status = self.raft.status();
+        let lag = |peer: raft::PeerStatus| {
+            let name = self.parts.events.name(peer.id).to_owned();
+            (name, status.last_index.saturating_sub(peer.match_index))
+        };
+        Inspection {
+            status,
+            applied_index: self.applied_index,
+            pending_proposals: self.proposals.len(),
+            follower_lag: self.raft.peers().map(lag).collect(),
+        }
+    }
+}

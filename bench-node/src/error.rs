@@ -1,0 +1,78 @@
+//! Why a node does not start, or does not go on.
+//!
+//! Invariant: each error says where (file, address, peer, index) and, where people can do
+//! something, what.
+
+use std::io;
+
+use raft::Index;
+
+use crate::config::ConfigError;
+use crate::identity::IdentityError;
+use crate::kv::CommandError;
+use crate::wal::WalError;
+
+/// Ends the node; the command exits with 2.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The configuration file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address} ({key}): {source}{}", advice(source))]
+    Listen {
+        /// The configuration's key.
+        key: &'static str,
+        /// Its value.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The data directory is in use, foreign, or cannot be written.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The log is damaged, or its disk failed.
+    #[error(transparent)]
+    Log(#[from] WalError),
+    /// What was recovered contradicts itself or the configuration.
+    #[error("the recovered state cannot be used: {0}")]
+    Raft(#[from] raft::ConfigError),
+    /// A committed entry that this version cannot apply.
+    #[error(
+        "cannot apply the entry at index {index}: {source}; run the version that wrote it, or a \
+         later one"
+    )]
+    Command {
+        /// Its position in the log.
+        index: Index,
+        /// What is wrong with it.
+        source: CommandError,
+    },
+    /// A peer does not let this member in.
+    #[error("refused by {peer}: {reason}")]
+    Refused {
+        /// Who.
+        peer: String,
+        /// Why, in its words.
+        reason: String,
+    },
+    /// The runtime or a server failed.
+    #[error("cannot run {what}: {source}")]
+    Runtime {
+        /// Which part.
+        what: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process listens there: stop it, or choose another port"
+        }
+        io::ErrorKind::AddrNotAvailable => "; this host does not have that address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
+        _ => "",
+    }
+}

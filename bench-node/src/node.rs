@@ -1,0 +1,349 @@
+//! A node from start to end: puts the parts together, and takes them apart again.
+//!
+//! Invariant: what cannot work is refused before anything is served: addresses are bound first,
+//! then the data directory is locked and the log recovered. A node that stops answers what it can
+//! within [`GRACE`], writes what waits, and gives the lock back.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::Recovered;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::api::{Admission, Shared};
+use crate::config::Config;
+use crate::disk::{Blocking, Disk};
+use crate::driver::{self, Input, View};
+use crate::error::NodeError;
+use crate::events::{self, EventLog};
+use crate::identity::DataDir;
+use crate::kv::Store;
+use crate::metrics::Metrics;
+use crate::peers::{Acquaintance, Link, Outboxes, PeerService};
+use crate::wal;
+
+/// How long a node that stops waits for what is on its way.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long a request waits for its commit, besides two election timeouts; as etcd.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
+/// HTTP/2 windows: one connection may carry a whole load.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+/// Streams of one connection at once; the admission of requests is what limits.
+const MAX_STREAMS: u32 = 1 << 20;
+
+/// Runs a node until SIGTERM or SIGINT, or until it must not go on.
+pub fn run(config_path: &Path) -> Result<(), NodeError> {
+    let config = Config::load(config_path)?;
+    events::log_to_stderr();
+    let runtime = runtime(&config)?;
+    let result = runtime.block_on(async {
+        let listeners = Listeners::bind(&config)?;
+        let stop = termination()?;
+        serve(config, listeners, Blocking, stop).await
+    });
+    if let Err(error) = &result {
+        tracing::error!(error = error.to_string(), "persistent failure");
+    }
+    // Whoever still waits for the disk must not hold up the end for long.
+    runtime.shutdown_timeout(GRACE);
+    result
+}
+
+/// Runs a node on a thread of its own, over any disk.
+pub fn start<D: Disk>(
+    config: Config,
+    listeners: Listeners,
+    disk: D,
+) -> Result<NodeHandle, NodeError> {
+    let runtime = runtime(&config)?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let name = config.name.clone();
+    let work = move || {
+        let result = runtime.block_on(serve(config, listeners, disk, async {
+            // A handle that was dropped stops its node, too.
+            let _ = stopped.await;
+        }));
+        runtime.shutdown_timeout(GRACE);
+        result
+    };
+    let thread = std::thread::Builder::new()
+        .name(name)
+        .spawn(work)
+        .map_err(|error| NodeError::Runtime { what: "the node's thread", source: error.into() })?;
+    Ok(NodeHandle { stop, thread })
+}
+
+/// A node that [`start`] started. Dropping it stops the node, without waiting.
+pub struct NodeHandle {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<Result<(), NodeError>>,
+}
+
+impl NodeHandle {
+    /// Stops the node, as SIGTERM does, and waits for its end.
+    pub fn stop(self) -> Result<(), NodeError> {
+        // A node that ended by itself does not listen any more.
+        let _ = self.stop.send(());
+        self.thread.join().expect("the node does not panic")
+    }
+
+    /// Whether the node ended by itself.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// The three sockets of a node.
+pub struct Listeners {
+    client: std::net::TcpListener,
+    peer: std::net::TcpListener,
+    metrics: std::net::TcpListener,
+}
+
+impl Listeners {
+    /// The addresses of the configuration.
+    pub fn bind(config: &Config) -> Result<Self, NodeError> {
+        Ok(Self {
+            client: bind("client_listen", &config.client_listen)?,
+            peer: bind("peer_listen", &config.peer_listen)?,
+            metrics: bind("metrics_listen", &config.metrics_listen)?,
+        })
+    }
+}
+
+fn bind(key: &'static str, address: &str) -> Result<std::net::TcpListener, NodeError> {
+    // As the standard library does on Unix, so that a node can start again at once where its
+    // predecessor's connections linger: with SO_REUSEADDR.
+    std::net::TcpListener::bind(address).map_err(|source| NodeError::Listen {
+        key,
+        address: address.to_owned(),
+        source,
+    })
+}
+
+fn runtime(config: &Config) -> Result<tokio::runtime::Runtime, NodeError> {
+    let threads = config.settings.worker_threads.get();
+    // With one thread, the one that asks does the work: no hand-over between threads.
+    let mut builder = match threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder
+        .worker_threads(threads)
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .map_err(|error| NodeError::Runtime { what: "the runtime", source: error.into() })
+}
+
+fn termination() -> Result<impl Future<Output = ()>, NodeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |error: std::io::Error| NodeError::Runtime {
+        what: "the signal handlers",
+        source: error.into(),
+    };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Everything from recovery to the end.
+async fn serve<D: Disk>(
+    config: Config,
+    listeners: Listeners,
+    disk: D,
+    stop: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let (id, cluster_id) = (config.id(), config.cluster_id());
+    let events = EventLog::new(&config);
+    let metrics = Arc::new(Metrics::new());
+    let incarnation = rand::random();
+    let data_dir = DataDir::open_on(disk.clone(), &config.data_dir, cluster_id, id, incarnation)?;
+    let (inputs, inputs_taken) = mpsc::unbounded_channel();
+    let (log, recovered) = open_log(&config, disk, &data_dir.wal_dir(), &inputs, &metrics)?;
+    tracing::info!(
+        node = config.name,
+        term = recovered.hard_state.term,
+        last_index = recovered.entries.len(),
+        unsafe_no_fsync = config.settings.unsafe_no_fsync,
+        "started"
+    );
+
+    let (fatal, mut failures) = mpsc::unbounded_channel();
+    let (view, seen_view) = watch::channel(View::default());
+    let store = Arc::new(RwLock::new(new_store(&config)));
+    let link = |member: &crate::config::Member| {
+        let (name, address) = (member.name.clone(), member.peer.clone());
+        Arc::new(Link::new(member.id, name, address, config.election_timeout))
+    };
+    let links: Vec<_> = config.others().map(link).collect();
+    let us = Arc::new(Acquaintance::new(
+        &config,
+        data_dir,
+        inputs.clone(),
+        fatal,
+        Arc::clone(&metrics),
+        events.clone(),
+    ));
+    let shared = Arc::new(Shared {
+        id,
+        cluster_id,
+        members: config.members.clone(),
+        store: Arc::clone(&store),
+        inputs: inputs.clone(),
+        view: seen_view,
+        links: links.clone(),
+        leader_patience: config.election_timeout * 3,
+        admission: Admission::default(),
+    });
+
+    let mut tasks = tokio::task::JoinSet::new();
+    for link in &links {
+        tasks.spawn(Arc::clone(link).keep_up(Arc::clone(&us)));
+    }
+    let (begin_end, end) = watch::channel(false);
+    let (kv, cluster, maintenance) = shared.client_services();
+    let clients = server()
+        .add_service(kv)
+        .add_service(cluster)
+        .add_service(maintenance)
+        .serve_with_incoming_shutdown(incoming(listeners.client)?, ends(end.clone()));
+    let peers = server()
+        .add_service(PeerService::server(us, links.clone()))
+        .add_service(shared.peer_service())
+        .serve_with_incoming(incoming(listeners.peer)?);
+    let scrapes = crate::scrape::serve(listeners.metrics, inputs.clone(), Arc::clone(&metrics))?;
+    let clients = tokio::spawn(clients);
+    tasks.spawn(async { drop(peers.await) });
+    tasks.spawn(scrapes);
+
+    let parts = driver::Parts {
+        log,
+        store,
+        outboxes: Outboxes::new(&links, Arc::clone(&metrics)),
+        inputs: inputs_taken,
+        view,
+        metrics,
+        events,
+        patience: REQUEST_PATIENCE + config.election_timeout * 2,
+    };
+    let mut driver = tokio::spawn(driver::run(raft_config(&config), recovered, parts));
+    tokio::select! {
+        ended = &mut driver => ended.expect("the loop does not panic"),
+        Some(failure) = failures.recv() => {
+            driver.abort();
+            Err(failure)
+        }
+        () = stop => {
+            tracing::info!(node = config.name, "stopping");
+            let _ = begin_end.send(true);
+            let _ = inputs.send(Input::Stop);
+            let ended = tokio::time::timeout(GRACE, async {
+                let ended = (&mut driver).await.expect("the loop does not panic");
+                let _ = clients.await;
+                ended
+            });
+            let ended = ended.await.unwrap_or(Ok(()));
+            driver.abort();
+            ended
+        }
+    }
+}
+
+fn open_log<D: Disk>(
+    config: &Config,
+    disk: D,
+    dir: &Path,
+    inputs: &mpsc::UnboundedSender<Input>,
+    metrics: &Arc<Metrics>,
+) -> Result<(wal::Writer, Recovered<Bytes>), NodeError> {
+    let options = wal::Options {
+        segment_bytes: config.settings.segment_bytes.get(),
+        unsafe_no_fsync: config.settings.unsafe_no_fsync,
+        ..wal::Options::default()
+    };
+    let (log, recovered) = wal::open(disk, dir, options)?;
+    if let Some(cut) = log.cut() {
+        let path = cut.path.display().to_string();
+        tracing::warn!(path, offset = cut.offset, "cut a torn tail that was never acknowledged");
+    }
+    let (persisted, failed, metrics) = (inputs.clone(), inputs.clone(), Arc::clone(metrics));
+    let writer = wal::Writer::start(
+        log,
+        // The loop that listens ends before its log does, if at all.
+        move |id| drop(persisted.send(Input::Persisted(id))),
+        move |error| drop(failed.send(Input::LogFailed(error))),
+        move |appended| metrics.observe_append(appended),
+    )?;
+    Ok((writer, recovered))
+}
+
+fn raft_config(config: &Config) -> raft::Config {
+    let settings = &config.settings;
+    let voters = config.members.iter().map(|member| member.id).collect();
+    raft::Config {
+        election_timeout: config.election_timeout,
+        heartbeat: config.heartbeat,
+        pre_vote: settings.pre_vote,
+        check_quorum: settings.check_quorum,
+        conflict_hints: settings.conflict_hints,
+        max_append_entries: settings.max_append_entries.get(),
+        max_append_bytes: settings.max_append_bytes.get(),
+        max_inflight_appends: settings.max_inflight_appends.get(),
+        commit_notice: Duration::from_millis(settings.commit_notice_ms),
+        #[cfg(feature = "seeded-bugs")]
+        bug: settings.seeded_bug.and_then(crate::config::SeededBug::of_raft),
+        ..raft::Config::new(config.id(), voters, rand::random())
+    }
+}
+
+#[cfg(not(feature = "seeded-bugs"))]
+fn new_store(_: &Config) -> Store {
+    Store::default()
+}
+
+#[cfg(feature = "seeded-bugs")]
+fn new_store(config: &Config) -> Store {
+    let mut store = Store::default();
+    if config.settings.seeded_bug == Some(crate::config::SeededBug::LoseAcknowledgedWrite) {
+        store.lose_one_put_in(100);
+    }
+    store
+}
+
+fn server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        // After a pause, a client may have given up thousands of requests at once: that is no
+        // attack, and ending its connection would fail all others on it.
+        .http2_max_pending_accept_reset_streams(Some(MAX_STREAMS as usize))
+        .http2_max_local_error_reset_streams(None)
+}
+
+fn incoming(listener: std::net::TcpListener) -> Result<TcpIncoming, NodeError> {
+    let failed =
+        |error: std::io::Error| NodeError::Runtime { what: "a listener", source: error.into() };
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    Ok(TcpIncoming::from(listener).with_nodelay(Some(true)))
+}
+
+async fn ends(mut end: watch::Receiver<bool>) {
+    // An error means that the node is gone: an end, too.
+    let _ = end.wait_for(|end| *end).await;
+}

@@ -1,0 +1,221 @@
+//! The other members: who they are, and what is said to them and by them.
+//!
+//! Invariant: no message of a member counts before its data directory is known here, durably.
+//! Messages may be lost, delayed or doubled, which the protocol allows; queues are bounded and
+//! drop what does not fit, so a slow peer costs its own messages and nothing else.
+//!
+//! # Who is let in
+//! A vote or an acknowledgement is a promise that rests on the member's disk. A member that lost
+//! its disk and comes back under the same id would break promises that it cannot remember, so it
+//! has to be told from the old one: each data directory has an *incarnation*, drawn at random when
+//! it was made. Members introduce themselves before they exchange anything, and write down the
+//! incarnation of whom they met; another one under the same id is refused, and the refused member
+//! stops.
+//!
+//! That alone leaves a gap: the peers that knew the old directory may be down when the new one
+//! introduces itself. So a fresh member neither votes nor acknowledges until a majority of the
+//! *other* members wrote down its incarnation. Any two such majorities have a member in common, and
+//! that one knows the old incarnation. (The price: of three members, all must be up the first time;
+//! of five, four.)
+//!
+//! # How they talk
+//! Each member keeps one stream to each other one, for its own messages; answers come back on the
+//! other's stream. What one turn of the loop has for a peer travels as one batch. Requests of
+//! clients that reached the wrong member are forwarded on the same connection.
+
+mod link;
+mod service;
+pub(crate) mod wire;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use api::peer::PeerBatch;
+use bytes::Bytes;
+use raft::{Message, NodeId};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::driver::Input;
+use crate::error::NodeError;
+use crate::events::EventLog;
+use crate::identity::{DataDir, IdentityError};
+use crate::metrics::Metrics;
+pub(crate) use link::Link;
+pub(crate) use service::PeerService;
+
+/// The largest batch taken from a peer: room for many requests of the largest size.
+const MAX_BATCH_BYTES: usize = 256 << 20;
+/// Enough that one stream is never held up by its window.
+const WINDOW_BYTES: u32 = 64 << 20;
+
+/// What a member durably knows of itself and the others.
+pub(crate) trait Register: Send {
+    /// Of this member's data directory.
+    fn incarnation(&self) -> u64;
+    /// Writes down whom we met.
+    fn remember(&mut self, peer: NodeId, incarnation: u64) -> Result<(), IdentityError>;
+    /// Whether a majority of the others once wrote down who we are.
+    fn introduced(&self) -> bool;
+    /// They did.
+    fn set_introduced(&mut self) -> Result<(), IdentityError>;
+}
+
+impl<D: Disk> Register for DataDir<D> {
+    fn incarnation(&self) -> u64 {
+        DataDir::incarnation(self)
+    }
+
+    fn remember(&mut self, peer: NodeId, incarnation: u64) -> Result<(), IdentityError> {
+        DataDir::remember(self, peer, incarnation)
+    }
+
+    fn introduced(&self) -> bool {
+        DataDir::introduced(self)
+    }
+
+    fn set_introduced(&mut self) -> Result<(), IdentityError> {
+        DataDir::set_introduced(self)
+    }
+}
+
+/// What the streams of one member share.
+pub(crate) struct Acquaintance {
+    id: NodeId,
+    cluster_id: u64,
+    incarnation: u64,
+    others: HashMap<NodeId, String>,
+    register: Arc<Mutex<dyn Register>>,
+    /// Who introduced itself to this process, and as what.
+    met: Mutex<HashMap<NodeId, u64>>,
+    /// Who told this process that it wrote us down.
+    known_by: Mutex<HashSet<NodeId>>,
+    inputs: mpsc::UnboundedSender<Input>,
+    /// Ends the node.
+    fatal: mpsc::UnboundedSender<NodeError>,
+    metrics: Arc<Metrics>,
+    events: EventLog,
+}
+
+impl Acquaintance {
+    /// Of the member that `config` describes.
+    pub(crate) fn new(
+        config: &Config,
+        register: impl Register + 'static,
+        inputs: mpsc::UnboundedSender<Input>,
+        fatal: mpsc::UnboundedSender<NodeError>,
+        metrics: Arc<Metrics>,
+        events: EventLog,
+    ) -> Self {
+        let others: HashMap<_, _> =
+            config.others().map(|member| (member.id, member.name.clone())).collect();
+        if register.introduced() || others.is_empty() {
+            // The loop that listens may be gone only if the node is.
+            let _ = inputs.send(Input::Introduced);
+        }
+        Self {
+            id: config.id(),
+            cluster_id: config.cluster_id(),
+            incarnation: register.incarnation(),
+            others,
+            register: Arc::new(Mutex::new(register)),
+            met: Mutex::default(),
+            known_by: Mutex::default(),
+            inputs,
+            fatal,
+            metrics,
+            events,
+        }
+    }
+
+    /// Writes a peer down; off the threads that serve requests, for it waits for the disk.
+    async fn remember(&self, peer: NodeId, incarnation: u64) -> Result<(), IdentityError> {
+        self.with_register(move |register| register.remember(peer, incarnation)).await
+    }
+
+    /// A peer wrote us down. Returns once it is durable that a majority did, if it now has.
+    async fn note_known_by(&self, peer: NodeId) -> Result<(), IdentityError> {
+        let count = {
+            let mut known_by = self.known_by.lock().expect("never held across a panic");
+            known_by.insert(peer);
+            known_by.len()
+        };
+        if count < self.others.len() / 2 + 1 {
+            return Ok(());
+        }
+        let newly = self.with_register(|register| {
+            if register.introduced() {
+                return Ok(false);
+            }
+            register.set_introduced().map(|()| true)
+        });
+        if newly.await? {
+            let _ = self.inputs.send(Input::Introduced);
+        }
+        Ok(())
+    }
+
+    async fn with_register<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut dyn Register) -> Result<T, IdentityError> + Send + 'static,
+    ) -> Result<T, IdentityError> {
+        let register = Arc::clone(&self.register);
+        tokio::task::spawn_blocking(move || {
+            work(&mut *register.lock().expect("never held across a panic"))
+        })
+        .await
+        .expect("the register does not panic")
+    }
+
+    fn end_node(&self, error: NodeError) {
+        // Nobody listens once the node ends anyway.
+        let _ = self.fatal.send(error);
+    }
+}
+
+/// Where the loop puts its messages.
+pub(crate) struct Outboxes {
+    outboxes: Vec<Outbox>,
+    metrics: Arc<Metrics>,
+}
+
+struct Outbox {
+    link: Arc<Link>,
+    /// Of the current turn.
+    messages: Vec<Message<Bytes>>,
+}
+
+impl Outboxes {
+    /// One for each link.
+    pub(crate) fn new(links: &[Arc<Link>], metrics: Arc<Metrics>) -> Self {
+        let outbox = |link: &Arc<Link>| Outbox { link: Arc::clone(link), messages: Vec::new() };
+        Self { outboxes: links.iter().map(outbox).collect(), metrics }
+    }
+
+    /// Hands over what one turn of the loop has to say; never waits.
+    pub(crate) fn send(&mut self, messages: Vec<Message<Bytes>>) {
+        for message in messages {
+            let outbox = self.outboxes.iter_mut().find(|outbox| outbox.link.id() == message.to);
+            if let Some(outbox) = outbox {
+                outbox.messages.push(message);
+            }
+        }
+        for outbox in &mut self.outboxes {
+            if outbox.messages.is_empty() {
+                continue;
+            }
+            let count = outbox.messages.len() as u64;
+            let messages = outbox.messages.drain(..);
+            let sent = outbox
+                .link
+                .try_send(|| PeerBatch { messages: messages.map(wire::encode).collect() });
+            if sent {
+                self.metrics.peer_messages_sent.inc_by(count);
+            } else {
+                outbox.messages.clear();
+                self.metrics.peer_messages_dropped.inc_by(count);
+            }
+        }
+    }
+}

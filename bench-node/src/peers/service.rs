@@ -1,0 +1,133 @@
+//! What the other members call.
+//!
+//! Invariant: a stream's messages are taken only from the member that introduced itself to this
+//! process, under the incarnation that it gave.
+
+use std::sync::Arc;
+
+use api::peer::peer_server::{Peer, PeerServer};
+use api::peer::{ExchangeClosed, IntroduceRequest, IntroduceResponse, PeerBatch};
+use raft::NodeId;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Acquaintance, Link, MAX_BATCH_BYTES, wire};
+use crate::driver::Input;
+use crate::error::NodeError;
+use crate::identity::IdentityError;
+
+const MEMBER: &str = "raftbench-member";
+const INCARNATION: &str = "raftbench-incarnation";
+
+/// Serves the peers.
+pub(crate) struct PeerService {
+    us: Arc<Acquaintance>,
+    links: Vec<Arc<Link>>,
+}
+
+impl PeerService {
+    /// For a tonic server.
+    pub(crate) fn server(us: Arc<Acquaintance>, links: Vec<Arc<Link>>) -> PeerServer<Self> {
+        PeerServer::new(Self { us, links }).max_decoding_message_size(MAX_BATCH_BYTES)
+    }
+
+    fn check(&self, request: &IntroduceRequest) -> Result<(), Status> {
+        let us = &self.us;
+        if request.cluster_id != us.cluster_id {
+            return Err(Status::failed_precondition(
+                "this member is of another cluster: `cluster` must be the same token in the \
+                 configurations of all members",
+            ));
+        }
+        if request.to != us.id {
+            return Err(Status::failed_precondition(format!(
+                "another member was expected at this address; here is {}: `peer` in [[members]] \
+                 must be the address of the member that it is listed under",
+                us.events.name(us.id),
+            )));
+        }
+        if !us.others.contains_key(&request.from) {
+            return Err(Status::failed_precondition(
+                "this member does not have you among its [[members]]: all members must list the \
+                 same names",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Who signed a stream, if it is who introduced itself.
+    fn sender(&self, metadata: &MetadataMap) -> Option<NodeId> {
+        let number = |key: &str| metadata.get(key)?.to_str().ok()?.parse::<u64>().ok();
+        let (from, incarnation) = (number(MEMBER)?, number(INCARNATION)?);
+        let met = self.us.met.lock().expect("never held across a panic");
+        (met.get(&from) == Some(&incarnation)).then_some(from)
+    }
+}
+
+/// Says who opens a stream.
+pub(super) fn sign(metadata: &mut MetadataMap, from: NodeId, incarnation: u64) {
+    metadata.insert(MEMBER, from.into());
+    metadata.insert(INCARNATION, incarnation.into());
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn introduce(
+        &self,
+        request: Request<IntroduceRequest>,
+    ) -> Result<Response<IntroduceResponse>, Status> {
+        let request = request.into_inner();
+        self.check(&request)?;
+        let (from, incarnation) = (request.from, request.incarnation);
+        if let Err(error) = self.us.remember(from, incarnation).await {
+            let name = self.us.events.name(from);
+            if !matches!(error, IdentityError::Stranger { .. }) {
+                let status = Status::unavailable(error.to_string());
+                self.us.end_node(NodeError::Identity(error));
+                return Err(status);
+            }
+            tracing::error!(peer = name, reason = error.to_string(), "peer refused");
+            return Err(Status::failed_precondition(format!(
+                "this cluster knows {name} by another data directory than the one it comes with. \
+                 What it voted for and acknowledged is in the old one, so it must not go on \
+                 without: start {name} with that directory, or remove it from the cluster and \
+                 add it again",
+            )));
+        }
+        self.us.met.lock().expect("never held across a panic").insert(from, incarnation);
+        if let Some(link) = self.links.iter().find(|link| link.id() == from) {
+            link.retry_now();
+        }
+        Ok(Response::new(IntroduceResponse { incarnation: self.us.incarnation }))
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<PeerBatch>>,
+    ) -> Result<Response<ExchangeClosed>, Status> {
+        let from = self
+            .sender(request.metadata())
+            .ok_or_else(|| Status::unauthenticated("introduce yourself first"))?;
+        let mut batches = request.into_inner();
+        while let Some(batch) = batches.message().await? {
+            let mut messages = Vec::with_capacity(batch.messages.len());
+            for message in batch.messages {
+                let message = wire::decode(message).map_err(|error| {
+                    tracing::error!(
+                        peer = self.us.events.name(from),
+                        reason = error.to_string(),
+                        "peer refused"
+                    );
+                    Status::invalid_argument(error.to_string())
+                })?;
+                if message.from == from && message.to == self.us.id {
+                    messages.push(message);
+                }
+            }
+            if self.us.inputs.send(Input::Messages(messages)).is_err() {
+                return Err(Status::unavailable("etcdserver: server stopped"));
+            }
+        }
+        Ok(Response::new(ExchangeClosed {}))
+    }
+}

@@ -1,0 +1,132 @@
+//! Messages between members, to and from protobuf.
+//!
+//! Invariant: lossless both ways; what does not make sense is an error, never a guess.
+
+use api::peer::{self, message::Body as WireBody};
+use bytes::Bytes;
+use raft::{Body, Entry, Message, Payload};
+
+/// A message that no member of this version sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WireError {
+    /// No body that this version knows.
+    #[error("a message of an unknown kind: do all members run the same version?")]
+    UnknownMessage,
+    /// No entry kind that this version knows.
+    #[error("an entry of unknown kind {0}: do all members run the same version?")]
+    UnknownEntry(i32),
+}
+
+/// For sending.
+pub(crate) fn encode(message: Message<Bytes>) -> peer::Message {
+    let Message { from, to, term, body } = message;
+    let body = match body {
+        Body::Vote { pre_vote, last_index, last_term } => {
+            WireBody::Vote(peer::VoteRequest { pre_vote, last_index, last_term })
+        }
+        Body::VoteReply { pre_vote, granted } => {
+            WireBody::VoteReply(peer::VoteReply { pre_vote, granted })
+        }
+        Body::Append { prev_index, prev_term, entries, commit, read_round } => {
+            let entries = entries.into_iter().map(encode_entry).collect();
+            WireBody::Append(peer::Append { prev_index, prev_term, commit, read_round, entries })
+        }
+        Body::AppendAccepted { match_index, read_round } => {
+            WireBody::AppendReply(peer::AppendReply {
+                accepted: true,
+                index: match_index,
+                read_round,
+                ..Default::default()
+            })
+        }
+        Body::AppendRejected { prev_index, hint_index, hint_term, read_round } => {
+            WireBody::AppendReply(peer::AppendReply {
+                accepted: false,
+                index: prev_index,
+                hint_index,
+                hint_term,
+                read_round,
+            })
+        }
+    };
+    peer::Message { from, to, term, body: Some(body) }
+}
+
+/// As received; entries are slices of what was received.
+pub(crate) fn decode(message: peer::Message) -> Result<Message<Bytes>, WireError> {
+    let peer::Message { from, to, term, body } = message;
+    let body = match body.ok_or(WireError::UnknownMessage)? {
+        WireBody::Vote(peer::VoteRequest { pre_vote, last_index, last_term }) => {
+            Body::Vote { pre_vote, last_index, last_term }
+        }
+        WireBody::VoteReply(peer::VoteReply { pre_vote, granted }) => {
+            Body::VoteReply { pre_vote, granted }
+        }
+        WireBody::Append(append) => {
+            let peer::Append { prev_index, prev_term, commit, read_round, entries } = append;
+            let indexes = prev_index.saturating_add(1)..;
+            let entries = indexes.zip(entries).map(|(index, entry)| decode_entry(index, entry));
+            let entries = entries.collect::<Result<_, _>>()?;
+            Body::Append { prev_index, prev_term, entries, commit, read_round }
+        }
+        WireBody::AppendReply(reply) => {
+            let peer::AppendReply { accepted, index, hint_index, hint_term, read_round } = reply;
+            if accepted {
+                Body::AppendAccepted { match_index: index, read_round }
+            } else {
+                Body::AppendRejected { prev_index: index, hint_index, hint_term, read_round }
+            }
+        }
+    };
+    Ok(Message { from, to, term, body })
+}
+
+fn encode_entry(entry: Entry<Bytes>) -> peer::Entry {
+    let (kind, data) = match entry.payload {
+        Payload::Noop => (peer::EntryKind::Noop, Bytes::new()),
+        Payload::Data(data) => (peer::EntryKind::Data, data),
+    };
+    peer::Entry { term: entry.term, kind: kind.into(), data }
+}
+
+fn decode_entry(index: raft::Index, entry: peer::Entry) -> Result<Entry<Bytes>, WireError> {
+    let payload = match peer::EntryKind::try_from(entry.kind) {
+        Ok(peer::EntryKind::Noop) => Payload::Noop,
+        Ok(peer::EntryKind::Data) => Payload::Data(entry.data),
+        Err(_) => return Err(WireError::UnknownEntry(entry.kind)),
+    };
+    Ok(Entry { term: entry.term, index, payload })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_is_received() {
+        let entry = |index, payload| Entry { term: 3, index, payload };
+        let entries =
+            vec![entry(8, Payload::Noop), entry(9, Payload::Data(Bytes::from_static(b"x")))];
+        let bodies = [
+            Body::Vote { pre_vote: true, last_index: 1, last_term: 2 },
+            Body::VoteReply { pre_vote: false, granted: true },
+            Body::Append { prev_index: 7, prev_term: 2, entries, commit: 6, read_round: 5 },
+            Body::AppendAccepted { match_index: 9, read_round: 5 },
+            Body::AppendRejected { prev_index: 7, hint_index: 4, hint_term: 1, read_round: 5 },
+        ];
+        for body in bodies {
+            let message = Message { from: 1, to: 2, term: 3, body };
+            assert_eq!(decode(encode(message.clone())), Ok(message));
+        }
+    }
+
+    #[test]
+    fn what_this_version_does_not_know_is_refused() {
+        let empty = peer::Message { from: 1, to: 2, term: 3, body: None };
+        assert_eq!(decode(empty), Err(WireError::UnknownMessage));
+        let entries = vec![peer::Entry { term: 1, kind: 7, data: Bytes::new() }];
+        let append = peer::Append { entries, ..Default::default() };
+        let message = peer::Message { body: Some(WireBody::Append(append)), ..Default::default() };
+        assert_eq!(decode(message), Err(WireError::UnknownEntry(7)));
+    }
+}
