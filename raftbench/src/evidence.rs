@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use loadgen::audit::FinalState;
 use loadgen::record::LoadResult;
 use serde::{Deserialize, Serialize};
 
@@ -148,6 +149,9 @@ pub struct Observed {
     pub target_version: String,
     /// Where the data directories lie; `None` for a cluster that was not ours to start.
     pub data_dir: Option<DataDirRecord>,
+    /// What the run's keys held after it, read back linearizably; `None`: no audit was planned, or
+    /// they could not be read.
+    pub final_state: Option<FinalState>,
     /// What went wrong though the plan did not ask for it, such as a node that ended by itself.
     /// With any of these a run cannot pass.
     pub problems: Vec<String>,

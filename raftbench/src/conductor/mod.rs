@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use loadgen::audit::read_final_state;
 use loadgen::clock::RunClock;
 
 use crate::evidence::Observed;
@@ -39,18 +40,14 @@ pub use walk::Watch;
 /// How long a started cluster may take until it serves.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Walks `plan`, with the nodes' data and logs in `folder`. The data goes after a walk without
-/// problems; else it stays, to be looked into.
+/// How long a cluster may take to answer the audit's first question.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Walks `plan`, with the nodes' data and logs in `folder`.
 pub fn run(plan: &Plan, folder: &RunFolder, watch: &Watch) -> anyhow::Result<Observed> {
-    let mut observed = with_cluster(&plan.cluster, folder, watch, async |cluster| {
+    with_cluster(&plan.cluster, folder, watch, async |cluster| {
         observe(plan, folder, watch, cluster).await
-    })?;
-    if observed.problems.is_empty()
-        && let Err(error) = std::fs::remove_dir_all(folder.data())
-    {
-        observed.problems.push(format!("the nodes' data could not be removed: {error}"));
-    }
-    Ok(observed)
+    })
 }
 
 /// Starts the plan's cluster, tells `ready` about it, and keeps it until Ctrl-C. A node that ends
@@ -92,7 +89,15 @@ async fn observe(
         seed: plan.seed,
         undo_journal: &folder.file("undo.jsonl"),
     };
-    let walked = walk::walk(cluster, script, watch).await?;
+    let mut walked = walk::walk(cluster, script, watch).await?;
+    let mut final_state = None;
+    if plan.checks.audit {
+        (watch.says)("reading every key back");
+        match read_final_state(&cluster.endpoints(), &plan.load, AUDIT_PATIENCE).await {
+            Ok(state) => final_state = Some(state),
+            Err(error) => walked.problems.push(format!("the keys could not be read back: {error}")),
+        }
+    }
     let names = cluster.names_by_id(&walked.clock).await;
     let events = match cluster.own() {
         Some(own) => events::read_logs(&own.members, &*own.launcher, &names, &walked.clock)?,
@@ -107,6 +112,7 @@ async fn observe(
         nodes: cluster.nodes().to_vec(),
         target_version: cluster.version().to_owned(),
         data_dir: cluster.own().and_then(|_| disk::under(&folder.data())),
+        final_state,
         problems: walked.problems,
     })
 }

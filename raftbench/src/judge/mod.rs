@@ -17,6 +17,7 @@ pub mod summary;
 mod thresholds;
 mod verdict;
 
+use loadgen::audit::{AuditVerdict, audit};
 use loadgen::spec::Arrivals;
 use loadgen::summary::{LoadSummary, generator_cpu_share};
 
@@ -75,6 +76,7 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         thresholds: &thresholds,
         faults: &faults,
         checks: &checks,
+        problems: &observed.problems,
         scheduled: load.scheduled,
         ok: load.ok,
         longest_outage_ms: stability.longest_outage_ms,
@@ -180,13 +182,28 @@ fn warnings(plan: &Plan, observed: &Observed) -> Vec<String> {
     warnings
 }
 
-fn checks(plan: &Plan, _observed: &Observed) -> CheckResults {
-    CheckResults {
+fn checks(plan: &Plan, observed: &Observed) -> CheckResults {
+    let unread = CheckResults {
         audit: if plan.checks.audit { CheckVerdict::Undecided } else { CheckVerdict::Skipped },
         acked_writes: 0,
         lost_writes: 0,
         unknown_writes: 0,
         findings: Vec::new(),
         linearizable: CheckVerdict::Skipped,
+    };
+    let Some(state) = observed.final_state.as_ref().filter(|_| plan.checks.audit) else {
+        return unread;
+    };
+    let report = audit(&plan.load.keys, &observed.load.ops, state);
+    CheckResults {
+        audit: match report.verdict {
+            AuditVerdict::Pass => CheckVerdict::Pass,
+            AuditVerdict::Fail => CheckVerdict::Fail,
+        },
+        acked_writes: report.acked_writes,
+        lost_writes: report.lost_writes,
+        unknown_writes: report.unknown_writes,
+        findings: report.findings.into_iter().map(|finding| finding.sentence).collect(),
+        ..unread
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Findings<'a> {
     pub(super) thresholds: &'a [Threshold],
     /// Those that were injected.
     pub(super) faults: &'a [Fault],
+    /// What went wrong unplanned, such as a node that ended by itself.
+    pub(super) problems: &'a [String],
     /// The audit and its like.
     pub(super) checks: &'a CheckResults,
     /// Due in the measured phase.
@@ -89,7 +91,7 @@ fn mistrust(plan: &Plan, findings: &Findings<'_>) -> Vec<String> {
 }
 
 fn failures(plan: &Plan, findings: &Findings<'_>) -> Vec<String> {
-    let mut reasons = Vec::new();
+    let mut reasons = findings.problems.to_vec();
     if findings.scheduled > 0 && findings.ok == 0 {
         reasons.push(format!("none of {} operations ended ok", findings.scheduled));
     }
