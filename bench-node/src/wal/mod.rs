@@ -102,7 +102,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
-            fill_ahead_bytes: 16 << 20,
+            fill_ahead_bytes: 8 << 20,
             fill_step_bytes: 1 << 20,
             fill_in_background: true,
             max_batch_bytes: 4 << 20,

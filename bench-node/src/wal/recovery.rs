@@ -6,8 +6,9 @@
 //! How it decides. The first batch of a segment voids all batches of earlier segments with its
 //! sequence number or a later one: so one batch, written at the next start into a segment of its
 //! own, cuts a tail for good. Batches that are not void are taken in sequence until one is missing.
-//! If a batch that is not void records the missing one as durable, that is damage; if none does,
-//! it was never acknowledged, and what lies behind it is cut.
+//! If any batch records the missing one as durable, that is damage; if none does, it was never
+//! acknowledged, and what lies behind it is cut. (What a void batch records counts too: the start
+//! that voided it kept all that it records.)
 
 use std::path::PathBuf;
 
@@ -37,13 +38,8 @@ pub(super) struct Recovery {
 /// Decides what counts; an error means that the log must not be used.
 pub(super) fn recover(scan: &Scan) -> Result<Recovery, WalError> {
     let segments = with_void_from(&scan.segments);
-    let not_void = |(segment, void_from): &(&ScannedSegment, u64)| {
-        let void_from = *void_from;
-        let headers: Vec<_> = segment.batches().map(|batch| batch.header).collect();
-        headers.into_iter().filter(move |header| header.sequence < void_from)
-    };
-    let recorded = segments.iter().flat_map(not_void);
-    let durable_prefix = recorded.map(|header| header.durable_prefix).max().unwrap_or(0);
+    let batches = scan.segments.iter().flat_map(ScannedSegment::batches);
+    let durable_prefix = batches.map(|batch| batch.header.durable_prefix).max().unwrap_or(0);
 
     let mut replay = Replay::default();
     let mut next_sequence = 1;

@@ -4,5 +4,6 @@
 mod damage;
 mod lives;
 mod model;
+mod slow_fill;
 mod torn;
 mod writer;

@@ -129,3 +129,33 @@ fn sectors_that_land_in_any_order_leave_a_prefix() {
         log.holds(&bytes, whole, &format!("seed {seed}"));
     }
 }
+
+/// Neither what a client stores nor what an earlier use of the file left behind is taken for a
+/// batch, even if it was one, records a large durable prefix, and lies at the start of a block.
+#[test]
+fn a_batch_of_another_generation_is_none() {
+    let foreign = {
+        let disk = Simulated::new(3);
+        let options = Options { segment_bytes: 1 << 20, generation_seed: 99, ..small() };
+        let (mut log, _) = wal::open(disk.clone(), Path::new(DIR), options).unwrap();
+        for id in 1..=20 {
+            log.append(&[write(id, 1, id, 10)]).unwrap();
+        }
+        let bytes = disk.bytes(&PathBuf::from(DIR).join("segment-0000000000000001")).unwrap();
+        bytes[15 * BLOCK_BYTES..16 * BLOCK_BYTES].to_vec()
+    };
+    assert_eq!(foreign[..4], *b"RBLB", "the bytes are a batch");
+
+    let log = in_flight(&[10, 3 * BLOCK_BYTES, 10]);
+    for block in 0..=4 {
+        let mut bytes = log.images[1].clone();
+        let at = log.offsets[1] + block * BLOCK_BYTES;
+        bytes.resize(bytes.len().max(at + BLOCK_BYTES), 0);
+        bytes[at..at + BLOCK_BYTES].copy_from_slice(&foreign);
+        log.holds(&bytes, 1, &format!("a foreign batch {block} blocks behind the end"));
+        let mut bytes = log.last().to_vec();
+        bytes[at..at + BLOCK_BYTES].copy_from_slice(&foreign);
+        let whole = if block == 4 { 2 } else { 1 };
+        log.holds(&bytes, whole, &format!("a foreign batch over block {block}"));
+    }
+}
