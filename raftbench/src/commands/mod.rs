@@ -8,6 +8,7 @@ mod node;
 mod plan;
 mod profiles;
 mod resolve;
+mod soak;
 mod up;
 
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ enum Command {
     Up(up::Args),
     /// Run one member of a bench-node cluster, until SIGTERM or a failure
     Node(node::Args),
+    /// Kill random nodes with -9 under load, round after round, and lose nothing
+    Soak(soak::Args),
     /// List the embedded profiles, or print one
     Profiles(profiles::Args),
 }
@@ -50,6 +53,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Keeper(args) => keeper::run(args),
         Command::Up(args) => up::run(args),
         Command::Node(args) => node::run(args),
+        Command::Soak(args) => soak::run(args),
         Command::Profiles(args) => profiles::run(args),
     }
 }

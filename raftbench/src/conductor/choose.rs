@@ -57,8 +57,11 @@ fn some(mut from: Vec<String>, count: usize, random: &mut StdRng) -> Result<Vec<
         let one = from.choose(random).cloned();
         return one.map(|node| vec![node]).ok_or_else(|| too_few(&from, 1));
     }
+    if count == 0 {
+        return Err(NoChoice::Impossible("so small a cluster has no minority to strike".into()));
+    }
     from.shuffle(random);
-    let mut chosen = at_least(from, count.max(1))?;
+    let mut chosen = at_least(from, count)?;
     chosen.truncate(count);
     chosen.sort();
     Ok(chosen)
@@ -119,6 +122,8 @@ mod tests {
         let majority = chosen(FaultTarget::Majority, Some("n2"), &["n1", "n3"], 3, 7);
         assert!(matches!(majority, Err(NoChoice::Impossible(_))), "{majority:?}");
         assert_eq!(chosen(FaultTarget::Leader, None, &[], 3, 7), Err(NoChoice::NoLeader));
+        let tiny = chosen(FaultTarget::Minority, None, &[], 2, 7);
+        assert!(matches!(tiny, Err(NoChoice::Impossible(_))), "{tiny:?}");
         let stranger = chosen(FaultTarget::Names(vec!["n9".into()]), None, &[], 3, 7);
         assert!(matches!(stranger, Err(NoChoice::Impossible(_))), "{stranger:?}");
     }

@@ -15,6 +15,7 @@ mod ports;
 mod process;
 mod prometheus;
 mod ready;
+pub mod soak;
 mod status;
 mod targets;
 mod walk;

@@ -1,0 +1,180 @@
+//! `raftbench soak`: kill -9 of random nodes under load, for as many rounds as asked; goes on
+//! where it stopped.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tabled::builder::Builder;
+use tabled::settings::Style;
+
+use super::resolve::ProfileArgs;
+use crate::conductor::soak::{Round, Rounds, soak};
+use crate::conductor::{Interrupted, Watch};
+use crate::folder::RunFolder;
+
+/// Arguments of `soak`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    profile: ProfileArgs,
+    /// How many rounds there shall be in the end, with those that were done before
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
+    /// Holds rounds.jsonl; the same command goes on where it stopped
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Rounds from one audit to the next
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    audit_every: u64,
+    /// Seconds from one kill to the next
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    round_s: u64,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut plan = args.profile.plan()?;
+    std::fs::create_dir_all(&args.out)
+        .with_context(|| format!("cannot make {}", args.out.display()))?;
+    let mut journal = RoundsFile::open(&args.out.join("rounds.jsonl"))?;
+    if let Some(first) = journal.rounds.first() {
+        // One soak has one seed, whoever continues it.
+        plan.seed = first.seed;
+    }
+    let next = journal.rounds.last().map_or(1, |round| round.round + 1);
+    if journal.rounds.iter().all(Round::is_sound) && next <= args.rounds {
+        let rounds = Rounds {
+            first: next,
+            last: args.rounds,
+            per_batch: args.audit_every,
+            period: Duration::from_secs(args.round_s),
+        };
+        let folder = RunFolder::create(&fresh(&args.out)?)?;
+        let watch = Watch { says: Arc::new(|what| eprintln!("{what}")), ..Watch::quiet() };
+        let soaked = soak(&plan, rounds, &folder, &watch, &mut |batch| journal.append(batch));
+        match soaked {
+            Err(error) if error.is::<Interrupted>() => eprintln!("{error:#}"),
+            soaked => soaked?,
+        }
+        if journal.rounds.iter().all(Round::is_sound) {
+            // Gigabytes of logs that lost nothing need not be kept.
+            std::fs::remove_dir_all(folder.data()).context("cannot remove the nodes' data")?;
+        }
+    }
+    println!("{}", summary(&journal.rounds));
+    Ok(verdict(&journal.rounds, args.rounds))
+}
+
+/// Exit codes: 1 where something was lost or did not come back, 4 where a kill did not bite, 3
+/// where rounds are missing.
+fn verdict(rounds: &[Round], wanted: u64) -> ExitCode {
+    let code = if !rounds.iter().all(Round::is_sound) {
+        1
+    } else if !rounds.iter().all(|round| round.effective) {
+        4
+    } else if (rounds.len() as u64) < wanted {
+        3
+    } else {
+        0
+    };
+    ExitCode::from(code)
+}
+
+/// A folder for this sitting: 1, 2, ...
+fn fresh(out: &Path) -> anyhow::Result<PathBuf> {
+    let free = (1..10_000).map(|number| out.join(number.to_string())).find(|path| !path.exists());
+    free.with_context(|| format!("no free folder in {}", out.display()))
+}
+
+/// The rounds on disk: whole batches, synced.
+struct RoundsFile {
+    file: File,
+    rounds: Vec<Round>,
+}
+
+impl RoundsFile {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let context = || format!("cannot read {}", path.display());
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.create(true).read(true).append(true).open(path).with_context(context)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(context)?;
+        let (mut rounds, mut whole) = (Vec::new(), 0);
+        for line in text.split_inclusive('\n') {
+            match serde_json::from_str(line) {
+                Ok(round) if line.ends_with('\n') => rounds.push(round),
+                // Cut off while it was written: its round is done again.
+                _ if whole + line.len() == text.len() => break,
+                Ok(_) => break,
+                Err(error) => bail!("{}, line {}: {error}", path.display(), rounds.len() + 1),
+            }
+            whole += line.len();
+        }
+        file.set_len(whole as u64).with_context(context)?;
+        Ok(Self { file, rounds })
+    }
+
+    fn append(&mut self, batch: Vec<Round>) -> anyhow::Result<()> {
+        let mut text = String::new();
+        for round in &batch {
+            text.push_str(&serde_json::to_string(round)?);
+            text.push('\n');
+        }
+        self.file.write_all(text.as_bytes()).context("cannot write rounds.jsonl")?;
+        self.file.sync_data().context("cannot sync rounds.jsonl")?;
+        self.rounds.extend(batch);
+        Ok(())
+    }
+}
+
+fn summary(rounds: &[Round]) -> String {
+    let mut table = Builder::default();
+    table.push_record([
+        "target",
+        "rounds",
+        "bit",
+        "nodes killed",
+        "all back",
+        "slowest to catch up",
+    ]);
+    for target in ["one", "minority", "majority", "all"] {
+        let of: Vec<_> = rounds.iter().filter(|round| round.target == target).collect();
+        table.push_record(line(target, &of));
+    }
+    table.push_record(line("together", &rounds.iter().collect::<Vec<_>>()));
+    let table = table.build().with(Style::rounded()).to_string();
+    // The audit's figures are a batch's; each batch counts once.
+    let batches: Vec<&Round> = rounds.iter().filter(|r| r.round == r.audited_rounds.0).collect();
+    let sum = |figure: fn(&Round) -> u64| batches.iter().map(|round| figure(round)).sum::<u64>();
+    let mut text = format!(
+        "{table}\n{} audits; {} writes acknowledged, {} unknown, {} lost",
+        batches.len(),
+        sum(|round| round.acked_writes),
+        sum(|round| round.unknown_writes),
+        sum(|round| round.lost_writes)
+    );
+    for round in rounds.iter().filter(|round| !round.effective) {
+        text += &format!("\nround {} did not bite: {}", round.round, round.proof);
+    }
+    let mut problems: Vec<_> = rounds.iter().flat_map(|round| &round.problems).collect();
+    problems.dedup();
+    problems.iter().for_each(|problem| text += &format!("\n{problem}"));
+    text
+}
+
+fn line(target: &str, rounds: &[&Round]) -> [String; 6] {
+    let slowest_ms = rounds.iter().filter_map(|round| round.recovery_ms).reduce(f64::max);
+    [
+        target.to_owned(),
+        rounds.len().to_string(),
+        rounds.iter().filter(|round| round.effective).count().to_string(),
+        rounds.iter().map(|round| round.victims.len()).sum::<usize>().to_string(),
+        rounds.iter().filter(|round| round.recovery_ms.is_some()).count().to_string(),
+        slowest_ms.map_or("-".into(), |ms| format!("{ms:.0} ms")),
+    ]
+}
