@@ -130,7 +130,7 @@ async fn batch(
     let report = audit(&load.keys, &walked.load.ops, &state);
     walked.problems.extend(report.findings.iter().map(|finding| finding.sentence.clone()));
     // By their number, which is the last part of a fault's id.
-    walked.faults.sort_by_key(|fault| number(fault));
+    walked.faults.sort_by_key(number);
     let record = |fault| round(plan.seed, fault, (first, last), &report, &walked);
     Ok(walked.faults.iter().map(record).collect())
 }
