@@ -138,12 +138,15 @@ fn workers(spec: &LoadSpec) -> usize {
     (cores / 2).clamp(1, spec.connections.max(1))
 }
 
+/// How many tasks a worker's runtime polls before it looks at the timer and the sockets again:
+/// few, for the sake of the send lag.
+pub(crate) const TURNS: usize = 16;
+
 fn runtime(paused: bool) -> Result<LocalRuntime, LoadError> {
     Builder::new_current_thread()
         .enable_all()
         .start_paused(paused)
-        // How many answers are handled before the timer and the sockets are looked at again.
-        .event_interval(8)
+        .event_interval(TURNS as u32)
         .build_local(LocalOptions::default())
         .map_err(LoadError::system("start a runtime"))
 }

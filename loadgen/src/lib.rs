@@ -18,6 +18,7 @@ mod timeline;
 mod workload;
 
 pub mod audit;
+pub mod calibrate;
 pub mod clock;
 pub mod intervals;
 pub mod latency_log;

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::rc::Rc;
 
+use crate::engine::TURNS;
 use crate::recorder::{Due, Entry, Recorder};
 use crate::schedule::Schedule;
 use crate::sender::{Sender, Share};
@@ -14,8 +15,10 @@ use crate::target::{Answer, Connection};
 use crate::timeline::Timeline;
 use crate::workload::Workload;
 
-/// Operations sent in a row before answers get a turn.
-const BURST: usize = 16;
+/// Operations sent in a row before answers get a turn, while the generator is behind. Each needs
+/// a few turns of the runtime to be written, read and settled: with many more sends than turns, an
+/// overloaded generator would send everything and hear nothing.
+const BURST: usize = TURNS / 4;
 /// The longest wait, so that a stop is noticed.
 const LONGEST_WAIT_NS: i64 = 50_000_000;
 /// How often the drain looks whether all is answered.

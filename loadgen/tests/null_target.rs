@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use history::{Kind, Outcome};
 use loadgen::clock::RunClock;
-use loadgen::record::ReadValue;
+use loadgen::record::{OpRecord, ReadValue};
 use loadgen::spec::{Arrivals, Consistency, KeyDistribution, Keys, LoadSpec};
 use loadgen::summary::LoadSummary;
 use loadgen::target::etcd::Etcd;
@@ -76,6 +76,77 @@ async fn a_stall_of_the_target_shows_in_full() {
     // A fifth of the operations waits, evenly from 0 to 400 ms: at p90 half of that.
     assert!(summary.latency_us.max > 350_000.0, "{summary:?}");
     assert!(summary.latency_us.p90 > 150_000.0, "{summary:?}");
+}
+
+/// The server stalls at 0.5 s, dies at 1 s, is back at 1.6 s. What was sent in between may have
+/// happened; what was due while nobody listened never did; what is due a little after the return
+/// is answered again.
+#[tokio::test]
+async fn a_server_that_dies_and_returns_is_told_truthfully() {
+    let null = NullServer::start().unwrap();
+    let address = null.address();
+    let target = Arc::new(Etcd::new(&[null.endpoint()]).unwrap());
+    let measure = Duration::from_secs(4);
+    let spec = LoadSpec { value_bytes: 16, put_share: 1.0, measure, ..spec() };
+    let load = Load::connect(&spec, target).await.unwrap();
+    let clock = RunClock::starting_in(spec.warmup + Duration::from_millis(50));
+    null.stall_at(clock.instant_at(500_000_000), Duration::from_secs(60));
+    let until = |ms: i64| tokio::time::sleep_until(clock.instant_at(ms * 1_000_000).into());
+    let (result, (died_ns, back_ns)) = tokio::join!(load.run(clock, Arc::default()), async {
+        until(1000).await;
+        tokio::task::spawn_blocking(|| drop(null)).await.unwrap();
+        let died_ns = clock.now_ns();
+        until(1600).await;
+        let back_ns = clock.now_ns();
+        (died_ns, (NullServer::start_on(address).unwrap(), back_ns))
+    });
+    let (result, (_null, back_ns)) = (result.unwrap(), back_ns);
+    let due = |from_ns: i64, to_ns: i64| {
+        let range = from_ns..to_ns;
+        result.ops.iter().filter(move |op| range.contains(&op.intended_ns))
+    };
+    let text = |op: &OpRecord| op.error.map_or("", |error| &result.errors[usize::from(error)]);
+    let mut unknown = 0;
+    for op in due(550_000_000, 950_000_000) {
+        assert_eq!(op.outcome, Outcome::Unknown, "{op:?}");
+        assert!(text(op).contains("broke") && op.sent_ns.is_some(), "{op:?} {}", text(op));
+        unknown += 1;
+    }
+    assert!(unknown > 100);
+    // Some milliseconds may pass until the generator hears of the death.
+    for op in due(died_ns + 100_000_000, back_ns) {
+        assert_eq!((op.outcome, op.sent_ns), (Outcome::Fail, None), "{op:?}");
+        assert!(text(op).contains("refused") && text(op).contains("127.0.0.1"), "{}", text(op));
+    }
+    // A second for a busy machine; a dial follows within 80 ms.
+    assert!(due(back_ns + 1_000_000_000, i64::MAX).count() > 100);
+    for op in due(back_ns + 1_000_000_000, i64::MAX) {
+        assert_eq!(op.outcome, Outcome::Ok, "{op:?} {}", text(op));
+    }
+}
+
+/// Answers that come long after their operations were given up must not cost the connection.
+#[tokio::test]
+async fn late_answers_to_thousands_of_timed_out_operations_are_dropped() {
+    let null = NullServer::start().unwrap();
+    let target = Arc::new(Etcd::new(&[null.endpoint()]).unwrap());
+    let spec = LoadSpec {
+        arrivals: Arrivals::Constant { rate_per_second: 3000.0 },
+        connections: 1,
+        timeout: Duration::from_millis(200),
+        value_bytes: 16,
+        measure: Duration::from_secs(3),
+        ..spec()
+    };
+    let load = Load::connect(&spec, target).await.unwrap();
+    let clock = RunClock::starting_in(spec.warmup + Duration::from_millis(50));
+    null.stall_at(clock.instant_at(500_000_000), Duration::from_secs(1));
+    let result = load.run(clock, Arc::default()).await.unwrap();
+    let unknown = result.ops.iter().filter(|op| op.outcome == Outcome::Unknown).count();
+    assert!(unknown > 2000, "{unknown}");
+    assert!(!result.errors.iter().any(|text| text.contains("broke")), "{:?}", result.errors);
+    let after = result.ops.iter().filter(|op| op.intended_ns > 1_500_000_000);
+    assert!(after.filter(|op| op.outcome == Outcome::Ok).count() > 100, "{:?}", result.errors);
 }
 
 #[tokio::test]

@@ -33,6 +33,9 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 /// Requests that wait in HTTP/2 until the server's settings come; the engine's own bound is lower.
 const FIRST_STREAMS: usize = 1 << 20;
+/// After a stall, answers come to operations that timed out and were cancelled long ago. So many
+/// are recognised; what comes beyond is dropped too, and never ends the connection.
+const REMEMBERED_RESETS: usize = 100_000;
 
 /// Endpoints that speak etcd's KV service.
 #[derive(Clone, Debug)]
@@ -241,6 +244,8 @@ async fn dial(endpoint: &str) -> io::Result<(SendRequest<Bytes>, Driver)> {
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_max_send_streams(FIRST_STREAMS)
+            .max_concurrent_reset_streams(REMEMBERED_RESETS)
+            .max_local_error_reset_streams(None)
             .enable_push(false)
             .handshake::<_, Bytes>(stream)
             .await

@@ -31,7 +31,12 @@ pub struct NullServer {
 impl NullServer {
     /// Starts one on a free port of the loopback address.
     pub fn start() -> Result<Self, LoadError> {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))
+        Self::start_on(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Starts one on this address.
+    pub fn start_on(address: SocketAddr) -> Result<Self, LoadError> {
+        let listener = std::net::TcpListener::bind(address)
             .map_err(LoadError::system("listen on a loopback port"))?;
         let address = listener
             .local_addr()
@@ -50,6 +55,11 @@ impl NullServer {
     /// Where it listens, as an endpoint.
     pub fn endpoint(&self) -> String {
         self.address.to_string()
+    }
+
+    /// The same, as an address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Nothing is answered from `from` on for `length`.

@@ -4,6 +4,7 @@
 //! Invariant: commands hold no rule of their own; what they print comes from another room.
 //! Exit codes: 0 pass, 1 fail, 2 usage or environment, 3 inconclusive, 4 invalid.
 
+mod load;
 mod node;
 mod plan;
 mod profiles;
@@ -38,6 +39,8 @@ enum Command {
     Keeper(keeper::Args),
     /// Start the profile's cluster, and keep it until Ctrl-C
     Up(up::Args),
+    /// Load endpoints, or the null target, and nothing else
+    Load(load::Args),
     /// Run one member of a bench-node cluster, until SIGTERM or a failure
     Node(node::Args),
     /// Kill random nodes with -9 under load, round after round, and lose nothing
@@ -52,6 +55,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plan(args) => plan::run(args),
         Command::Keeper(args) => keeper::run(args),
         Command::Up(args) => up::run(args),
+        Command::Load(args) => load::run(args),
         Command::Node(args) => node::run(args),
         Command::Soak(args) => soak::run(args),
         Command::Profiles(args) => profiles::run(args),
