@@ -117,6 +117,10 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
 
     /// Takes in a message from a peer. One that is malformed, or not for this member from a voter,
     /// is dropped.
+    ///
+    /// # Panics
+    /// If the leader's log contradicts what this member knows to be committed: somewhere a durable
+    /// log was lost or changed, and to go on would spread that.
     pub fn receive(&mut self, now: Duration, message: Message<D>) {
         self.observe(now);
         let Message { from, to, term, body } = message;

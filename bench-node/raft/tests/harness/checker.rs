@@ -31,6 +31,8 @@ pub(crate) struct Checker {
     /// What is committed, from index 1, with the term it was committed in.
     pub(crate) ledger: Vec<(Entry<Command>, Term)>,
     commands: HashSet<Command>,
+    /// Per leader and follower, the term and what the follower acknowledged in it.
+    acknowledged: HashMap<(NodeId, NodeId), (Term, Index)>,
     /// Reads that are not settled: who was asked, and the least index that may answer.
     reads: HashMap<u64, (NodeId, Index)>,
 }
@@ -44,6 +46,7 @@ impl Checker {
             made: HashMap::new(),
             ledger: Vec::new(),
             commands: HashSet::new(),
+            acknowledged: HashMap::new(),
             reads: HashMap::new(),
         }
     }
@@ -120,7 +123,13 @@ impl Checker {
         for message in &effects.messages {
             self.note_message(member, message);
         }
-        let status = member.raft.as_ref().expect("it runs").status();
+        let raft = member.raft.as_ref().expect("it runs");
+        let status = raft.status();
+        for peer in raft.peers() {
+            let now = (status.term, peer.match_index);
+            let before = self.acknowledged.insert((id, peer.id), now).unwrap_or_default();
+            assert!(before <= now, "member {id}: what {} acknowledged went back", peer.id);
+        }
         for entry in &effects.committed {
             let member = &mut members[id as usize - 1];
             assert_eq!(

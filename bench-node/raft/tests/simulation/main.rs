@@ -4,6 +4,7 @@
 //! `RAFT_SIM_SEEDS=10000` runs more seeds, `RAFT_SIM_SEED=7` one of them, and with
 //! `RAFT_SIM_TRACE=1` it tells what happens.
 
+mod clients;
 mod faults;
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -24,8 +25,8 @@ use plan::{Bug, ELECTION_TIMEOUT_US};
 use tally::Tally;
 use world::Outcome;
 
-/// About half a minute on two cores.
-const SEEDS: u64 = 8_000;
+/// Under half a minute on two cores.
+const SEEDS: u64 = 6_000;
 
 #[test]
 fn every_property_holds_in_every_seed() {

@@ -2,7 +2,7 @@
 
 #[derive(Default)]
 pub(crate) struct Syncs {
-    /// When the sync under way ends, and the one that writes join from then on.
+    /// When the sync under way ends, and when the last one that is due does.
     under_way_us: u64,
     next_us: u64,
     /// The disk does nothing before this.
@@ -12,22 +12,12 @@ pub(crate) struct Syncs {
 impl Syncs {
     /// When a write that is handed in now is durable.
     pub(crate) fn submit(&mut self, now_us: u64, latency_us: u64) -> u64 {
-        let begins_us = if self.next_us <= now_us {
-            self.under_way_us = now_us;
-            now_us
-        } else if self.under_way_us <= now_us {
-            // What waited is under way now.
-            self.under_way_us = self.next_us;
-            self.next_us
-        } else if self.next_us > self.under_way_us {
+        if now_us < self.under_way_us && self.under_way_us < self.next_us {
             return self.next_us;
-        } else {
-            self.under_way_us
-        };
-        self.next_us = begins_us.max(self.stalled_until_us) + latency_us;
-        if begins_us == now_us {
-            self.under_way_us = self.next_us;
         }
+        let begins_us = now_us.max(self.next_us);
+        self.next_us = begins_us.max(self.stalled_until_us) + latency_us;
+        self.under_way_us = if begins_us > now_us { begins_us } else { self.next_us };
         self.next_us
     }
 }

@@ -8,14 +8,12 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::time::Duration;
 
-use raft::{Effects, Index, Message, NodeId, Role, Status, Term};
+use raft::{Effects, Index, Message, NodeId, Term};
 
 use crate::harness::Command;
 use crate::harness::checker::Checks;
 use crate::harness::cluster::Cluster;
-use crate::plan::{
-    BROKEN_US, Bug, CALM_ROUND_TRIP_US, ELECTION_TIMEOUT_US, OUTSTANDING, Plan, RECOVERY_US,
-};
+use crate::plan::{BROKEN_US, Bug, CALM_ROUND_TRIP_US, ELECTION_TIMEOUT_US, Plan, RECOVERY_US};
 use crate::random::Random;
 use crate::syncs::Syncs;
 use crate::tally::Tally;
@@ -36,11 +34,11 @@ pub(crate) struct World {
     pub(crate) healed: bool,
     /// When a message last arrived over a link, for links that keep their order.
     arrives_us: HashMap<(NodeId, NodeId), u64>,
-    proposed: HashSet<Command>,
-    commands: u64,
-    reads: u64,
+    pub(crate) proposed: HashSet<Command>,
+    pub(crate) commands: u64,
+    pub(crate) reads: u64,
     /// The index of an entry that was proposed after the world was healed, and committed.
-    progress: Option<Index>,
+    pub(crate) progress: Option<Index>,
     pub(crate) watch: Watch,
     trace: bool,
 }
@@ -260,7 +258,7 @@ impl World {
     }
 
     /// An input to a member, and the turn that it calls for.
-    fn input<T>(
+    pub(crate) fn input<T>(
         &mut self,
         id: NodeId,
         act: impl FnOnce(&mut raft::Raft<Command>, Duration) -> T,
@@ -363,54 +361,6 @@ impl World {
         self.input(message.to, |raft, now| raft.receive(now, message));
     }
 
-    /// Clients ask, mostly one who leads, or believes so.
-    fn request(&mut self) {
-        let delay = self.random.below(2 * self.plan.request_every_us) + 1;
-        self.schedule(delay, What::Request);
-        let Some(id) = self.pick_member(850) else { return };
-        if self.healed {
-            if self.progress.is_none() {
-                self.propose(id, "healed");
-            }
-        } else if self.random.chance(500) {
-            let behind = |status: Status| status.last_index - status.commit_index;
-            if self.cluster.raft(id).is_some_and(|raft| behind(raft.status()) > OUTSTANDING) {
-                return;
-            }
-            for _ in 0..self.random.within(1..5) {
-                self.propose(id, "command");
-            }
-        } else {
-            for _ in 0..self.random.within(1..4) {
-                self.read(id);
-            }
-        }
-    }
-
-    fn propose(&mut self, id: NodeId, kind: &str) {
-        self.commands += 1;
-        let command = Command(format!("{kind} {}", self.commands).into());
-        match self.input(id, |raft, _| raft.propose(command.clone())) {
-            Some(Ok(place)) => {
-                self.watch.tally.note("client: proposed");
-                self.proposed.insert(command.clone());
-                let before = self.host_mut(id).proposals.insert(place, command);
-                assert_eq!(before, None, "one place in the log was given to two commands");
-            }
-            Some(Err(_)) => self.watch.tally.note("client: refused by a follower"),
-            None => {}
-        }
-    }
-
-    pub(crate) fn read(&mut self, id: NodeId) {
-        self.reads += 1;
-        let context = self.reads;
-        if let Some(Ok(())) = self.input(id, |raft, _| raft.read(context)) {
-            self.cluster.checker.read_began(id, context);
-            self.watch.read_began(&self.cluster, id);
-        }
-    }
-
     pub(crate) fn start(&mut self, id: NodeId) {
         let offset = self.random.below(1 << 40);
         let seed = self.random.next();
@@ -453,19 +403,6 @@ impl World {
                 assert!(self.proposed.contains(command), "{command:?} was refused, and happened");
             }
         }
-    }
-
-    /// A running, unpaused member; with this chance in a thousand one that leads, if any does.
-    pub(crate) fn pick_member(&mut self, leader_per_mille: u64) -> Option<NodeId> {
-        let leads = |world: &Self, id: NodeId| {
-            world.cluster.raft(id).is_some_and(|raft| raft.status().role == Role::Leader)
-        };
-        let only_leaders = self.random.chance(leader_per_mille);
-        let awake: Vec<_> =
-            self.cluster.ids().filter(|&id| self.host(id).paused.is_none()).collect();
-        let leaders: Vec<_> = awake.iter().copied().filter(|&id| leads(self, id)).collect();
-        let choices = if only_leaders && !leaders.is_empty() { leaders } else { awake };
-        (!choices.is_empty()).then(|| self.random.pick(&choices))
     }
 
     pub(crate) fn schedule(&mut self, delay_us: u64, what: What) {
