@@ -11,7 +11,6 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use history::Kind;
 
-use crate::clock::RunClock;
 use crate::error::LoadError;
 use crate::record::{LoadResult, OpRecord};
 use crate::spec::LoadSpec;
@@ -19,15 +18,16 @@ use crate::summary::{Distribution, measured};
 
 const SECOND_NS: i64 = 1_000_000_000;
 
-/// Writes the measured phase, a histogram a second.
+/// Writes the measured phase, a histogram a second; its time zero is `zero_unix_ns` after the Unix
+/// epoch.
 pub fn write_latency_log(
     to: &mut impl Write,
     spec: &LoadSpec,
     result: &LoadResult,
-    clock: &RunClock,
+    zero_unix_ns: i128,
 ) -> Result<(), LoadError> {
     let failed = |problem: &dyn std::fmt::Debug| LoadError::LatencyLog(format!("{problem:?}"));
-    let zero_ns = u64::try_from(clock.zero_unix_ns()).unwrap_or(0);
+    let zero_ns = u64::try_from(zero_unix_ns).unwrap_or(0);
     let zero = SystemTime::UNIX_EPOCH + Duration::from_nanos(zero_ns);
     let mut serializer = V2DeflateSerializer::new();
     let mut log = IntervalLogWriterBuilder::new()

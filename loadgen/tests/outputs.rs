@@ -57,7 +57,7 @@ fn the_latency_log_is_read_back_with_the_same_quantiles() {
     let summary = LoadSummary::new(&spec, &result);
     let mut log = Vec::new();
     let clock = RunClock::starting_in(Duration::ZERO);
-    write_latency_log(&mut log, &spec, &result, &clock).unwrap();
+    write_latency_log(&mut log, &spec, &result, clock.zero_unix_ns()).unwrap();
     let mut all = Histogram::<u64>::new(3).unwrap();
     let (mut tagged, mut seconds) = (0, 0);
     for entry in IntervalLogIterator::new(&log) {

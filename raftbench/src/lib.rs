@@ -6,6 +6,7 @@
 //! Invariant: each room knows those before it only through the value that they hand on.
 
 pub mod commands;
+pub mod compare;
 pub mod conductor;
 pub mod evidence;
 pub mod folder;
@@ -13,3 +14,4 @@ pub mod judge;
 pub mod keeper;
 pub mod plan;
 pub mod profile;
+pub mod report;

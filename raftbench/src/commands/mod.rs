@@ -4,11 +4,15 @@
 //! Invariant: commands hold no rule of their own; what they print comes from another room.
 //! Exit codes: 0 pass, 1 fail, 2 usage or environment, 3 inconclusive, 4 invalid.
 
+mod compare;
 mod load;
 mod node;
 mod plan;
 mod profiles;
+mod progress;
+mod report;
 mod resolve;
+mod run;
 mod soak;
 mod up;
 
@@ -32,6 +36,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start a cluster, load it, break it on schedule, and judge what clients saw
+    Run(run::Args),
     /// Show what a run of the profile would do, by time; starts and touches nothing
     Plan(plan::Args),
     /// What watches a run, to end what the run started if it dies
@@ -45,6 +51,10 @@ enum Command {
     Node(node::Args),
     /// Kill random nodes with -9 under load, round after round, and lose nothing
     Soak(soak::Args),
+    /// Show a run again, from its folder
+    Report(report::Args),
+    /// Show two runs side by side
+    Compare(compare::Args),
     /// List the embedded profiles, or print one
     Profiles(profiles::Args),
 }
@@ -52,12 +62,15 @@ enum Command {
 /// Runs one command; an error is the user's or the environment's.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
+        Command::Run(args) => run::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Keeper(args) => keeper::run(args),
         Command::Up(args) => up::run(args),
         Command::Load(args) => load::run(args),
         Command::Node(args) => node::run(args),
         Command::Soak(args) => soak::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Profiles(args) => profiles::run(args),
     }
 }

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -28,9 +27,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let plan = args.profile.plan()?;
     let path = args.out.unwrap_or_else(|| {
-        let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let (profile, target) = (&plan.profile, plan.cluster.target.name());
-        PathBuf::from(format!("results/local/{}-up-{profile}-{target}", time.replace(':', "")))
+        RunFolder::default_path(&format!("up-{}", plan.profile), plan.cluster.target.name())
     });
     let folder = RunFolder::create(&path)?;
     let watch = Watch { says: Arc::new(|what| eprintln!("{what}")), ..Watch::quiet() };

@@ -3,9 +3,22 @@
 //! Invariant: what is written here names no path outside the folder, so that the folder can be
 //! moved, archived and read elsewhere.
 
+mod host;
+mod leadership;
+mod manifest;
+mod write;
+
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, bail};
+
+use crate::judge::summary::Summary;
+
+/// The summary's file.
+const SUMMARY: &str = "summary.json";
+/// The operations' file.
+const HISTORY: &str = "history.jsonl.zst";
 
 /// A run folder on this disk.
 #[derive(Clone, Debug)]
@@ -31,10 +44,17 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// Where a run's folder is made unless the command line says otherwise.
+    pub fn default_path(profile: &str, target: &str) -> PathBuf {
+        let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let time = time.replace(['-', ':'], "");
+        Path::new("results/local").join(format!("{time}-{profile}-{target}"))
+    }
+
     /// A folder that a run left.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let folder = Self { path: path.to_owned() };
-        if !folder.file("summary.json").is_file() {
+        if !folder.file(SUMMARY).is_file() {
             bail!("{} is not a run folder: it has no summary.json", path.display());
         }
         Ok(folder)
@@ -53,6 +73,35 @@ impl RunFolder {
     /// The nodes' data directories, one for each.
     pub fn data(&self) -> PathBuf {
         self.file("data")
+    }
+
+    /// What the run came to.
+    pub fn summary(&self) -> anyhow::Result<Summary> {
+        let path = self.file(SUMMARY);
+        serde_json::from_str(&self.summary_text()?)
+            .with_context(|| format!("{} is not a summary of this version", path.display()))
+    }
+
+    /// `summary.json` as it stands.
+    pub fn summary_text(&self) -> anyhow::Result<String> {
+        self.read(SUMMARY)
+    }
+
+    /// The profile as resolved, from the manifest.
+    pub fn profile(&self) -> anyhow::Result<toml::Table> {
+        let manifest: toml::Table = self
+            .read("manifest.toml")?
+            .parse()
+            .with_context(|| format!("{} is not TOML", self.file("manifest.toml").display()))?;
+        match manifest.get("profile") {
+            Some(toml::Value::Table(profile)) => Ok(profile.clone()),
+            _ => bail!("{} has no [profile]", self.file("manifest.toml").display()),
+        }
+    }
+
+    fn read(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.file(name);
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
     /// One of its files.

@@ -4,7 +4,8 @@
 //! 1. a failed audit: fail. A lost write is a fact about the target whatever the faults or the
 //!    generator did, so it is told even where the latencies are not to be trusted;
 //! 2. a fault that did not bite, or a generator past its limit: invalid;
-//! 3. a threshold outside fault windows or an expectation not met: fail;
+//! 3. a threshold outside fault windows or an expectation not met, or something that went wrong
+//!    unasked, such as a node that ended by itself: fail;
 //! 4. a required metric or check that could not be decided: inconclusive;
 //! 5. else pass.
 //!

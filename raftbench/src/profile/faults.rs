@@ -20,7 +20,6 @@ pub(super) fn faults(
     root: &Section<'_>,
     cluster: &ClusterPlan,
     measure: Duration,
-    audit: bool,
 ) -> Result<Vec<FaultPlan>, ProfileError> {
     let values = root.array("faults")?;
     if let (Target::External { .. }, Some(_)) = (&cluster.target, values.first()) {
@@ -40,7 +39,7 @@ pub(super) fn faults(
         }
     }
     timeline.sort_by_key(|(fault, _)| fault.at);
-    check_victims(&timeline, cluster.nodes, measure, audit)?;
+    check_victims(&timeline, cluster.nodes)?;
     Ok(timeline.into_iter().map(|(fault, _)| fault).collect())
 }
 
@@ -199,12 +198,7 @@ fn check_time(
 }
 
 /// Walks the timeline and counts who is held when.
-fn check_victims(
-    timeline: &[(FaultPlan, Section<'_>)],
-    nodes: usize,
-    measure: Duration,
-    audit: bool,
-) -> Result<(), ProfileError> {
+fn check_victims(timeline: &[(FaultPlan, Section<'_>)], nodes: usize) -> Result<(), ProfileError> {
     let quorum = nodes / 2 + 1;
     let held_at = |faults: &[(FaultPlan, Section<'_>)], at: Duration| -> Vec<FaultPlan> {
         let holds = |fault: &FaultPlan| fault.kind.holds().is_none_or(|held| fault.at + held > at);
@@ -252,14 +246,7 @@ fn check_victims(
             return Err(section.error_at("target", message));
         }
     }
-    let down = count(&held_at(timeline, measure), nodes);
-    match timeline.last() {
-        Some((_, section)) if audit && nodes - down < quorum => Err(section.error(format!(
-            "leaves {down} of {nodes} nodes down at the end, and the audit reads every key back \
-             from a quorum; give `restart_after_s`, or set checks.audit = false"
-        ))),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn count(held: &[FaultPlan], nodes: usize) -> usize {

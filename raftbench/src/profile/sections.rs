@@ -56,7 +56,7 @@ pub(super) fn plan(
     let cluster = cluster(&root.section("cluster", CLUSTER)?)?;
     let load = load(&root, seed, key_prefix)?;
     let checks = checks(&root.section("checks", &["audit", "linearizable"])?)?;
-    let faults = faults::faults(&root, &cluster, load.measure, checks.audit)?;
+    let faults = faults::faults(&root, &cluster, load.measure)?;
     Ok(Plan {
         profile: name.to_owned(),
         description: root.text("description")?.unwrap_or_default().to_owned(),

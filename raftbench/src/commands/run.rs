@@ -1,0 +1,47 @@
+//! `raftbench run`: one run, from profile to verdict.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::progress;
+use super::resolve::ProfileArgs;
+use crate::conductor;
+use crate::folder::RunFolder;
+use crate::judge::judge;
+use crate::judge::summary::Verdict;
+use crate::report::{Format, report};
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    profile: ProfileArgs,
+    /// Where the run folder is made [default: results/local/<time>-<profile>-<target>]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let plan = args.profile.plan()?;
+    let path = args
+        .out
+        .unwrap_or_else(|| RunFolder::default_path(&plan.profile, plan.cluster.target.name()));
+    let folder = RunFolder::create(&path)?;
+    let progress = progress::start(&plan);
+    let observed = conductor::run(&plan, &folder, &progress.watch());
+    progress.finish();
+    let observed = observed?;
+    let summary = judge(&plan, &observed);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    folder.write(&plan, &observed, &summary, &arguments)?;
+    let page = report(&folder, Format::Markdown)?;
+    folder.write_file("report.md", |to| Ok(std::io::Write::write_all(to, page.as_bytes())?))?;
+    print!("{}", report(&folder, Format::Table)?);
+    println!("\nrun folder: {}", folder.path().display());
+    Ok(ExitCode::from(match summary.verdict {
+        Verdict::Pass => 0,
+        Verdict::Fail => 1,
+        Verdict::Inconclusive => 3,
+        Verdict::Invalid => 4,
+    }))
+}

@@ -1,0 +1,247 @@
+//! What a report says, in which order, whatever its format: the verdict and its reasons, the
+//! dashboard, latency, faults, checks, and what each node used.
+
+use super::figures::{bytes, count, ms, reading, seconds, us};
+use crate::judge::summary::{
+    CheckVerdict, Fault, ScopeName, Summary, Threshold, ThresholdVerdict, Verdict,
+};
+
+/// A piece of a report.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Block {
+    /// The verdict's line.
+    Headline(String),
+    /// Opens a part.
+    Title(String),
+    /// A paragraph of one sentence or two.
+    Line(String),
+    /// One of a list.
+    Item(String),
+    /// Rows under a header.
+    Table(TextTable),
+}
+
+/// Rows under a header.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TextTable {
+    pub(crate) header: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+impl TextTable {
+    pub(crate) fn new(header: &[&str], rows: Vec<Vec<String>>) -> Self {
+        Self { header: header.iter().map(|text| (*text).to_owned()).collect(), rows }
+    }
+}
+
+/// The whole report.
+pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    if !summary.unsafe_settings.is_empty() {
+        let settings = summary.unsafe_settings.join(", ");
+        blocks.push(Block::Headline(format!("UNSAFE: {settings}")));
+    }
+    verdict(summary, &mut blocks);
+    thresholds(summary, &mut blocks);
+    latency(summary, &mut blocks);
+    faults(summary, &mut blocks);
+    checks(summary, &mut blocks);
+    resources(summary, &mut blocks);
+    blocks
+}
+
+fn verdict(summary: &Summary, blocks: &mut Vec<Block>) {
+    let verdict = match summary.verdict {
+        Verdict::Pass => "PASS",
+        Verdict::Fail => "FAIL",
+        Verdict::Inconclusive => "INCONCLUSIVE",
+        Verdict::Invalid => "INVALID",
+    };
+    let reason = summary.reasons.first().map_or("no reason was given", String::as_str);
+    blocks.push(Block::Headline(format!("{verdict}: {reason}")));
+    blocks.extend(summary.reasons.iter().skip(1).map(|reason| Block::Item(reason.clone())));
+    blocks.extend(summary.warnings.iter().map(|warning| Block::Item(format!("note: {warning}"))));
+    blocks.push(Block::Line(format!(
+        "{} on {} ({}), {} nodes, seed {}",
+        summary.profile, summary.target, summary.target_version, summary.nodes, summary.seed
+    )));
+    if !summary.description.is_empty() {
+        blocks.push(Block::Line(summary.description.clone()));
+    }
+}
+
+fn thresholds(summary: &Summary, blocks: &mut Vec<Block>) {
+    let of = |scope: ScopeName, metric: &str| {
+        summary.thresholds.iter().find(|row| row.scope == scope && row.metric == metric)
+    };
+    let outside: Vec<&Threshold> =
+        summary.thresholds.iter().filter(|row| row.scope == ScopeName::OutsideFaults).collect();
+    let rows = outside.iter().map(|row| {
+        let whole = of(ScopeName::WholeRun, &row.metric);
+        vec![
+            row.metric.clone(),
+            row.unit.clone(),
+            format!("{}", row.limit),
+            observed(row),
+            word(row.verdict).to_owned(),
+            whole.map_or("-".to_owned(), observed),
+            whole.map_or("-", |whole| word(whole.verdict)).to_owned(),
+        ]
+    });
+    let header = ["threshold", "unit", "limit", "outside faults", "", "whole run", "(not judged)"];
+    blocks.push(Block::Title("Dashboard".into()));
+    blocks.push(Block::Table(TextTable::new(&header, rows.collect())));
+    if !summary.faults.is_empty() {
+        let note = "the verdict rests on what was outside fault windows, and on [expect]";
+        blocks.push(Block::Item(note.into()));
+    }
+    let told = |row: &&Threshold| {
+        row.verdict != ThresholdVerdict::Pass || row.meaning.starts_with("upper bound")
+    };
+    for row in outside.into_iter().filter(told) {
+        blocks.push(Block::Item(format!("{}: {}", row.metric, row.meaning)));
+    }
+    for row in &summary.observations {
+        if row.scope == ScopeName::OutsideFaults {
+            let seen = reading(row.observed);
+            blocks
+                .push(Block::Item(format!("{}: {seen} {}: {}", row.metric, row.unit, row.meaning)));
+        }
+    }
+}
+
+fn observed(row: &Threshold) -> String {
+    row.observed.map_or("no data".to_owned(), reading)
+}
+
+fn word(verdict: ThresholdVerdict) -> &'static str {
+    match verdict {
+        ThresholdVerdict::Pass => "pass",
+        ThresholdVerdict::Fail => "FAIL",
+        ThresholdVerdict::NoData => "no data",
+    }
+}
+
+fn latency(summary: &Summary, blocks: &mut Vec<Block>) {
+    let load = &summary.load.figures;
+    blocks.push(Block::Title("Load".into()));
+    blocks.push(Block::Line(format!(
+        "{} arrivals: offered {}/s, achieved {}/s; {} operations due: {} ok, {} failed, {} unknown",
+        summary.load.arrivals,
+        count(load.offered_per_second),
+        count(load.achieved_per_second),
+        count(load.scheduled as f64),
+        count(load.ok as f64),
+        count(load.fail as f64),
+        count(load.unknown as f64)
+    )));
+    let closed = summary.load.hides_stalls;
+    let first = match closed {
+        false => "all, from intended send",
+        true => "all (closed loop: hides stalls)",
+    };
+    let lines = [
+        (first, &load.latency_us),
+        ("ok, from intended send", &load.ok_latency_us),
+        ("ok, from actual send", &load.service_time_us),
+        ("send lag", &load.send_lag_us),
+    ];
+    let rows =
+        lines.iter().filter(|(name, _)| !(closed && name.contains("lag"))).map(|(name, q)| {
+            vec![(*name).to_owned(), us(q.p50), us(q.p90), us(q.p99), us(q.p99_9), us(q.max)]
+        });
+    let header = ["latency in ms", "p50", "p90", "p99", "p99.9", "max"];
+    blocks.push(Block::Table(TextTable::new(&header, rows.collect())));
+    if load.ok < load.scheduled {
+        let note = "operations that are not ok count as at least their timeout in the first row";
+        blocks.push(Block::Item(note.into()));
+    }
+    let share = summary.load.generator_cpu_share * 100.0;
+    blocks.push(Block::Item(format!("the generator used {share:.0} % of one core")));
+    for error in &summary.load.errors {
+        blocks.push(Block::Item(format!("{} x {}", count(error.count as f64), error.text)));
+    }
+}
+
+fn faults(summary: &Summary, blocks: &mut Vec<Block>) {
+    let stability = &summary.stability;
+    blocks.push(Block::Title("Service".into()));
+    let told = |number: Option<u64>| number.map_or("unknown".to_owned(), |n| count(n as f64));
+    blocks.push(Block::Line(format!(
+        "longest outage {} ms, unavailable {} ms; leader changes: {}, term growth: {}; late is over \
+         {} ms",
+        ms(stability.longest_outage_ms),
+        ms(stability.unavailable_ms),
+        told(stability.leader_changes),
+        told(stability.term_growth),
+        ms(stability.late_after_ms)
+    )));
+    if summary.faults.is_empty() {
+        return;
+    }
+    let optional = |number: Option<f64>| number.map_or("-".to_owned(), ms);
+    let rows = summary.faults.iter().map(|fault| {
+        vec![
+            format!("{} {} {}", fault.id, fault.kind, fault.target),
+            seconds(fault.injected_s),
+            format!("{}{}", if fault.outage_at_least { ">= " } else { "" }, ms(fault.outage_ms)),
+            optional(fault.first_success_ms),
+            optional(fault.election_ms),
+            count(fault.operations_lost as f64),
+            window(fault),
+        ]
+    });
+    let header =
+        ["fault", "at s", "outage ms", "first ok ms", "election ms", "ops lost", "whole at s"];
+    blocks.push(Block::Table(TextTable::new(&header, rows.collect())));
+    for fault in &summary.faults {
+        let bit = if fault.effective { "bit" } else { "did NOT bite" };
+        blocks.push(Block::Item(format!("{} {bit}: {}", fault.id, fault.proof)));
+    }
+}
+
+fn window(fault: &Fault) -> String {
+    match (fault.recovered_s, fault.healed_s) {
+        (Some(recovered_s), _) => seconds(recovered_s),
+        (None, Some(_)) => "late".to_owned(),
+        (None, None) => "held".to_owned(),
+    }
+}
+
+fn checks(summary: &Summary, blocks: &mut Vec<Block>) {
+    let checks = &summary.checks;
+    let word = |verdict: CheckVerdict| match verdict {
+        CheckVerdict::Pass => "pass",
+        CheckVerdict::Fail => "FAIL",
+        CheckVerdict::Undecided => "undecided",
+        CheckVerdict::Skipped => "skipped",
+    };
+    blocks.push(Block::Title("Checks".into()));
+    blocks.push(Block::Line(format!(
+        "audit: {} ({} acknowledged writes, {} lost; {} unknown); linearizable: {}",
+        word(checks.audit),
+        count(checks.acked_writes as f64),
+        count(checks.lost_writes as f64),
+        count(checks.unknown_writes as f64),
+        word(checks.linearizable)
+    )));
+    blocks.extend(checks.findings.iter().map(|finding| Block::Item(finding.clone())));
+}
+
+fn resources(summary: &Summary, blocks: &mut Vec<Block>) {
+    if summary.resources.is_empty() {
+        return;
+    }
+    let rows = summary.resources.iter().map(|used| {
+        vec![
+            used.node.clone(),
+            format!("{:.2}", used.cpu_seconds),
+            bytes(used.rss_bytes),
+            bytes(used.written_bytes),
+            used.syncs.map_or("-".to_owned(), |syncs| count(syncs as f64)),
+        ]
+    });
+    let header = ["node", "CPU s", "memory, most", "written", "log syncs"];
+    blocks.push(Block::Title("Nodes, in the measured phase".into()));
+    blocks.push(Block::Table(TextTable::new(&header, rows.collect())));
+}
