@@ -9,7 +9,8 @@
 //! count as clean while the platter misses some of them, as Linux has it: a second sync of the
 //! same descriptor succeeds and makes nothing durable.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod state;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +19,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{Disk, DiskError, DiskFile};
-
-const SECTOR_BYTES: u64 = 512;
+use state::{Inode, NameChange, State, parent};
 
 /// What goes wrong at an armed operation (see [`Simulated::arm`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,59 +42,10 @@ pub struct Simulated {
     process: u64,
 }
 
-struct State {
-    random: StdRng,
-    process: u64,
-    powered: bool,
-    operations: u64,
-    armed: BTreeMap<u64, Fault>,
-    free_bytes: Option<u64>,
-    dirs: BTreeSet<PathBuf>,
-    /// The cache's view of the names.
-    names: BTreeMap<PathBuf, u64>,
-    /// The platter's.
-    durable_names: BTreeMap<PathBuf, u64>,
-    /// Changes that the cache has and the platter has not, in order.
-    unsynced_names: Vec<NameChange>,
-    files: BTreeMap<u64, Inode>,
-    next_inode: u64,
-    locks: BTreeMap<PathBuf, u64>,
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Create(PathBuf, u64),
-    Rename(PathBuf, PathBuf),
-    Remove(PathBuf),
-}
-
-#[derive(Default)]
-struct Inode {
-    cache: Vec<u8>,
-    platter: Vec<u8>,
-    dirty: BTreeSet<u64>,
-    /// Counts failed write-backs; each open description reports each of them once.
-    failures: u64,
-}
-
 impl Simulated {
     /// An empty disk; `seed` decides what every fault does.
     pub fn new(seed: u64) -> Self {
-        let state = State {
-            random: StdRng::seed_from_u64(seed),
-            process: 0,
-            powered: true,
-            operations: 0,
-            armed: BTreeMap::new(),
-            free_bytes: None,
-            dirs: BTreeSet::new(),
-            names: BTreeMap::new(),
-            durable_names: BTreeMap::new(),
-            unsynced_names: Vec::new(),
-            files: BTreeMap::new(),
-            next_inode: 0,
-            locks: BTreeMap::new(),
-        };
+        let state = State::new(StdRng::seed_from_u64(seed));
         Self { state: Arc::new(Mutex::new(state)), process: 0 }
     }
 
@@ -210,87 +161,6 @@ impl Simulated {
     fn file(&self, path: &Path, inode: u64, failures: u64) -> SimulatedFile {
         let seen = Mutex::new(failures);
         SimulatedFile { disk: self.clone(), path: path.to_owned(), inode, seen }
-    }
-}
-
-impl State {
-    fn apply(&mut self, change: NameChange) {
-        self.unsynced_names.push(change.clone());
-        change.apply(&mut self.names);
-    }
-
-    fn lose_what_was_not_synced(&mut self) {
-        // A prefix of each directory's changes, as a journal keeps them.
-        let mut cut: BTreeMap<PathBuf, bool> = BTreeMap::new();
-        for change in std::mem::take(&mut self.unsynced_names) {
-            let lost = cut.entry(change.dir()).or_insert(false);
-            *lost = *lost || self.random.random_bool(0.5);
-            if !*lost {
-                change.apply(&mut self.durable_names);
-            }
-        }
-        self.names = self.durable_names.clone();
-        for file in self.files.values_mut() {
-            // All, none, or each by itself: the extremes are what a uniform draw never hits.
-            let keep = [0.0, 0.5, 0.95, 1.0][self.random.random_range(0..4)];
-            for sector in std::mem::take(&mut file.dirty) {
-                if self.random.random_bool(keep) {
-                    file.write_back(sector);
-                }
-            }
-            file.cache = file.platter.clone();
-        }
-    }
-}
-
-impl NameChange {
-    fn apply(self, names: &mut BTreeMap<PathBuf, u64>) {
-        match self {
-            Self::Create(path, inode) => {
-                names.insert(path, inode);
-            }
-            Self::Rename(from, to) => {
-                if let Some(inode) = names.remove(&from) {
-                    names.insert(to, inode);
-                }
-            }
-            Self::Remove(path) => {
-                names.remove(&path);
-            }
-        }
-    }
-
-    fn dir(&self) -> PathBuf {
-        let (Self::Create(path, _) | Self::Rename(path, _) | Self::Remove(path)) = self;
-        parent(path)
-    }
-}
-
-impl Inode {
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
-        let (start, end) = (offset as usize, offset as usize + bytes.len());
-        let old_len = self.cache.len();
-        if end > old_len {
-            self.cache.resize(end, 0);
-            self.mark_dirty(old_len as u64, end as u64);
-        }
-        self.cache[start..end].copy_from_slice(bytes);
-        self.mark_dirty(offset, end as u64);
-    }
-
-    fn mark_dirty(&mut self, start: u64, end: u64) {
-        if start < end {
-            self.dirty.extend(start / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES);
-        }
-    }
-
-    fn write_back(&mut self, sector: u64) {
-        let start = (sector * SECTOR_BYTES) as usize;
-        let end = (start + SECTOR_BYTES as usize).min(self.cache.len());
-        if end > self.platter.len() {
-            self.platter.resize(end, 0);
-        }
-        self.platter[start..end].copy_from_slice(&self.cache[start..end]);
     }
 }
 
@@ -508,8 +378,4 @@ impl DiskFile for SimulatedFile {
 
 fn eio() -> io::Error {
     io::Error::from_raw_os_error(5)
-}
-
-fn parent(path: &Path) -> PathBuf {
-    path.parent().unwrap_or(Path::new("/")).to_owned()
 }
