@@ -1,11 +1,9 @@
 //! The real `etcdctl` (Debian's etcd-client) is a client of bench-node, through any member.
 
-mod cluster;
-
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use cluster::{Cluster, run_program};
+use crate::cluster::{Cluster, run_program};
 
 const PACKAGE: &str = "etcd-client";
 

@@ -1,8 +1,6 @@
 //! A real cluster: what is acknowledged stays, whoever dies.
 
-mod cluster;
-
-use cluster::{Cluster, eventually};
+use crate::cluster::{Cluster, eventually};
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_the_leader_and_a_restart_of_all() {

@@ -1,6 +1,5 @@
 //! Clusters of real nodes in one process: each on a thread of its own, over real sockets and real
 //! directories, stopped when they go out of scope.
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
