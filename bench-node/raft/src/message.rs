@@ -95,7 +95,8 @@ pub enum Body<D> {
         /// Echoed: which probe failed.
         prev_index: Index,
         /// Where to look next: the first index of the conflicting term, or the index after the
-        /// last entry (paper, end of section 5.3).
+        /// last entry (paper, end of section 5.3). 0 where the append's term is past: then only
+        /// this answer's term counts.
         hint_index: Index,
         /// The conflicting term; 0 where the log is too short.
         hint_term: Term,
