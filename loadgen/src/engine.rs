@@ -209,7 +209,7 @@ async fn drive<C: Connection, T: Timeline>(
     progress: Arc<Progress>,
 ) -> WorkerResult {
     let values = Values::new(spec.value_bytes, spec.seed);
-    let recorder = Rc::new(Recorder::new(&spec, values, progress.clone()));
+    let recorder = Rc::new(Recorder::new(&spec, values, progress.clone(), expected(&spec, share)));
     let cpu_before = thread_cpu_seconds();
     let LoadSpec { arrivals, warmup, measure, seed, .. } = spec;
     let sender = Rc::new(Sender { spec, share, lines, timeline, recorder, progress });
@@ -227,6 +227,20 @@ async fn drive<C: Connection, T: Timeline>(
     let (ops, errors) = sender.recorder.close();
     WorkerResult { ops, errors, cpu_seconds }
 }
+
+/// How many operations a worker may expect; a closed loop tells only as it goes.
+fn expected(spec: &LoadSpec, share: Share) -> usize {
+    let seconds = (spec.warmup + spec.measure).as_secs_f64();
+    match spec.arrivals {
+        Arrivals::Closed { .. } => 0,
+        Arrivals::Constant { rate_per_second } | Arrivals::Poisson { rate_per_second } => {
+            ((rate_per_second * seconds * 1.1 / share.of as f64) as usize).min(MOST_EXPECTED)
+        }
+    }
+}
+
+/// Beyond it the memory is not asked for in advance.
+const MOST_EXPECTED: usize = 20_000_000;
 
 fn thread_cpu_seconds() -> f64 {
     getrusage(UsageWho::RUSAGE_THREAD).map_or(0.0, |usage| {

@@ -53,11 +53,17 @@ const NO_ANSWER: &str = "no answer before the timeout";
 const NO_ANSWER_IN_DRAIN: &str = "no answer before the end of the drain";
 
 impl Recorder {
-    pub(crate) fn new(spec: &LoadSpec, values: Values, progress: Arc<Progress>) -> Self {
+    /// Room for `expected` operations is made now: growing in the middle of a run would stall it.
+    pub(crate) fn new(
+        spec: &LoadSpec,
+        values: Values,
+        progress: Arc<Progress>,
+        expected: usize,
+    ) -> Self {
         Self {
             book: RefCell::new(Book {
-                ops: Vec::new(),
-                settled: Vec::new(),
+                ops: Vec::with_capacity(expected),
+                settled: Vec::with_capacity(expected),
                 errors: ErrorTexts::default(),
                 waiting: VecDeque::new(),
             }),

@@ -41,7 +41,7 @@ pub(crate) struct RealTime {
     /// The kernel's monotonic clock at time zero, in ns.
     zero_monotonic_ns: i64,
     timer: Rc<TimerFd>,
-    /// The same timer, read: eight bytes per expiry, as if from a pipe. (A pipe's end is the one
+    /// The same timer, which becomes readable when it expires, as if it were a pipe. (A pipe's end is the one
     /// reader that tokio safely makes of any descriptor handed to it.)
     expiries: Rc<pipe::Receiver>,
 }
@@ -68,13 +68,13 @@ impl Timeline for RealTime {
         let deadline = TimeSpec::from(Duration::from_nanos(deadline_ns as u64));
         let expiry = Expiration::OneShot(deadline);
         let armed = self.timer.set(expiry, TimerSetTimeFlags::TFD_TIMER_ABSTIME).is_ok();
-        // Longer than an expiry, so that one read empties the timer. Arming it again forgets an
-        // expiry that was not read; a readiness that is left over reads nothing.
-        let mut expiries = [0; 16];
+        // Arming forgets an earlier expiry, but tokio still takes the timer for readable: a read
+        // that finds nothing tells it otherwise. The expiry itself is left unread.
         while armed && self.expiries.readable().await.is_ok() {
-            if self.expiries.try_read(&mut expiries).is_ok() {
+            if self.now_ns() >= at_ns {
                 return;
             }
+            let _ = self.expiries.try_read(&mut [0; 8]);
         }
         self.sleep_coarsely_until(at_ns).await;
     }
