@@ -5,7 +5,7 @@
 use toml::Table;
 
 use crate::judge::summary::{ScopeName, Summary, Verdict};
-use crate::report::{Block, TextTable, count, ms, signed};
+use crate::report::{Block, Format, TextTable, count, ms, reading, render, signed};
 
 /// One side: what the run came to, and its profile as resolved.
 pub struct Side {
@@ -15,8 +15,8 @@ pub struct Side {
     pub profile: Table,
 }
 
-/// The comparison, to be rendered as a report is.
-pub(crate) fn compare(a: &Side, b: &Side) -> Vec<Block> {
+/// The comparison, for a terminal.
+pub fn compare(a: &Side, b: &Side) -> String {
     let mut blocks = vec![
         Block::Headline(format!(
             "A: {}  {} on {} ({}), seed {}",
@@ -51,7 +51,7 @@ pub(crate) fn compare(a: &Side, b: &Side) -> Vec<Block> {
          interleaved, before you conclude."
             .into(),
     ));
-    blocks
+    render(&blocks, Format::Table)
 }
 
 fn word(verdict: Verdict) -> &'static str {
@@ -98,7 +98,7 @@ fn figures(a: &Summary, b: &Summary) -> Vec<Vec<String>> {
             .find(|other| other.scope == threshold.scope && other.metric == threshold.metric);
         let text = |row: Option<&crate::judge::summary::Threshold>| {
             let seen = row.and_then(|row| row.observed);
-            seen.map_or("no data".to_owned(), crate::report::reading)
+            seen.map_or("no data".to_owned(), reading)
         };
         rows.push(vec![
             threshold.metric.clone(),

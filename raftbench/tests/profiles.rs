@@ -134,6 +134,17 @@ fn numbers_outside_their_range_are_refused() {
 }
 
 #[test]
+fn the_nodes_own_settings_are_checked_before_it_starts() {
+    let text = format!("{LEAST}[cluster.bench_node]\npre_vote = true\npre_vot = 1\n");
+    refused(&text, &[], &["test.toml:7:", "`cluster.bench_node.pre_vot`", "pre_vote"]);
+    let flag = "cluster.bench_node.max_append_entries=0";
+    refused(LEAST, &[flag], &["--set cluster.bench_node.max_append_entries=0"]);
+    refused(LEAST, &["cluster.bench_node.pre_vote=perhaps"], &["boolean"]);
+    let unsafe_setting = plan(LEAST, &["cluster.bench_node.unsafe_no_fsync=true"]).expect("a plan");
+    assert_eq!(unsafe_setting.cluster.unsafe_settings(), ["unsafe_no_fsync = true"]);
+}
+
+#[test]
 fn what_is_not_there_yet_says_so() {
     refused(LEAST, &["cluster.disk=gp3"], &["`cluster.disk`", "not available yet"]);
     refused(LEAST, &["cluster.network=cross-az"], &["`cluster.network`", "not available yet"]);

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use crate::compare::{Side, compare};
 use crate::folder::RunFolder;
-use crate::report::{Format, render};
 
 /// Arguments of `compare`.
 #[derive(Debug, clap::Args)]
@@ -18,7 +17,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (a, b) = (side(&args.a)?, side(&args.b)?);
-    print!("{}", render(&compare(&a, &b), Format::Table));
+    print!("{}", compare(&a, &b));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -49,11 +49,14 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
 
     let timeout_ns = plan.load.timeout.as_nanos() as i64;
     let ops = &observed.load.ops;
-    let first_ns = windows.iter().map(|window| window.start_ns).min().unwrap_or(measured.end_ns);
-    let baseline = Span { start_ns: measured.start_ns, end_ns: first_ns };
-    let late_after_ns = match plan.expect.late_after_ms {
-        Some(ms) => (ms * 1e6) as i64,
-        None => outage::late_after_ns(ops, baseline, timeout_ns),
+    let first_fault_ns = windows.iter().map(|window| window.start_ns).min();
+    let late_after_ns = match (plan.expect.late_after_ms, first_fault_ns) {
+        (Some(ms), _) => (ms * 1e6) as i64,
+        (None, Some(end_ns)) => {
+            let baseline = Span { start_ns: measured.start_ns, end_ns };
+            outage::late_after_ns(ops, baseline, timeout_ns)
+        }
+        (None, None) => outage::late_after_without_baseline_ns(ops, measured, timeout_ns),
     };
     let service = Service::new(ops, measured, late_after_ns, timeout_ns);
     let (faults, fault_outages): (Vec<_>, Vec<_>) =

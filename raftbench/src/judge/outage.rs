@@ -40,15 +40,35 @@ pub(super) struct Outage {
     pub(super) at_least: bool,
 }
 
-/// The larger of 100 ms and 10 x the p99 of the linearizable operations due in `baseline`.
+/// The larger of 100 ms and 10 x the p99 of the linearizable operations due in `baseline`, which is
+/// what came before the first fault.
 pub(super) fn late_after_ns(ops: &[OpRecord], baseline: Span, timeout_ns: i64) -> i64 {
-    let mut latencies: Vec<i64> = ops
-        .iter()
-        .filter(|op| op.linearizable && baseline.contains(op.intended_ns))
-        .map(|op| op.latency_ns(timeout_ns))
+    LEAST_LATE_AFTER_NS.max(10 * p99_ns(ops, baseline, timeout_ns).unwrap_or(0))
+}
+
+/// The same where there is no fault, and so no baseline: the median second's p99 stands in, which
+/// a stall of the run itself does not move.
+pub(super) fn late_after_without_baseline_ns(
+    ops: &[OpRecord],
+    measured: Span,
+    timeout_ns: i64,
+) -> i64 {
+    let mut p99s: Vec<i64> = (measured.start_ns..measured.end_ns)
+        .step_by(SECOND_NS as usize)
+        .filter_map(|start_ns| {
+            let second = Span { start_ns, end_ns: start_ns + SECOND_NS - 1 };
+            p99_ns(ops, second, timeout_ns)
+        })
         .collect();
-    let p99 = nearest_rank(&mut latencies, 0.99).unwrap_or(0);
-    LEAST_LATE_AFTER_NS.max(10 * p99)
+    LEAST_LATE_AFTER_NS.max(10 * nearest_rank(&mut p99s, 0.5).unwrap_or(0))
+}
+
+fn p99_ns(ops: &[OpRecord], span: Span, timeout_ns: i64) -> Option<i64> {
+    let first = ops.partition_point(|op| op.intended_ns < span.start_ns);
+    let after = ops.partition_point(|op| op.intended_ns <= span.end_ns);
+    let linearizable = ops[first..after].iter().filter(|op| op.linearizable);
+    let mut latencies: Vec<i64> = linearizable.map(|op| op.latency_ns(timeout_ns)).collect();
+    nearest_rank(&mut latencies, 0.99)
 }
 
 impl<'a> Service<'a> {

@@ -77,13 +77,24 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A table that is handed on unread.
-    pub(super) fn raw_table(&self, key: &str) -> Result<toml::Table, ProfileError> {
-        match self.value(key).map(|value| (value, value.kind.to_toml())) {
-            None => Ok(toml::Table::new()),
-            Some((_, toml::Value::Table(table))) => Ok(table),
-            Some((value, _)) => Err(self.wrong(key, value, "a table")),
+    /// A table that is handed on as it stands, once `check` accepts each of its keys.
+    pub(super) fn raw_table(
+        &self,
+        key: &str,
+        check: impl Fn(toml::Table) -> Result<(), String>,
+    ) -> Result<toml::Table, ProfileError> {
+        let Some(value) = self.value(key) else { return Ok(toml::Table::new()) };
+        let toml::Value::Table(table) = value.kind.to_toml() else {
+            return Err(self.wrong(key, value, "a table"));
+        };
+        let keys: Vec<&str> = table.keys().map(String::as_str).collect();
+        let section = Self::of(self.file, self.path_of(key), value, &keys)?;
+        for (key, value) in &table {
+            let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
+            check(alone)
+                .map_err(|problem| section.error_at(key, format!("is refused: {problem}")))?;
         }
+        Ok(table)
     }
 
     /// The tables of an array, each as file, path and value; `name` makes an element's path.

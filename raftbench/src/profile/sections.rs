@@ -132,9 +132,15 @@ fn cluster(section: &Section<'_>) -> Result<ClusterPlan, ProfileError> {
         nodes: if external { 0 } else { nodes },
         heartbeat_ms,
         election_timeout_ms,
-        bench_node: section.raw_table("bench_node")?,
+        bench_node: section.raw_table("bench_node", bench_node_accepts)?,
         etcd_flags,
     })
+}
+
+/// The node has the last word on its own settings; asked here, the answer names the line.
+fn bench_node_accepts(setting: toml::Table) -> Result<(), String> {
+    let read: Result<bench_node::Settings, _> = toml::Value::Table(setting).try_into();
+    read.map(drop).map_err(|error| error.message().to_owned())
 }
 
 fn endpoints(section: &Section<'_>) -> Result<Vec<String>, ProfileError> {

@@ -88,7 +88,7 @@ fn thresholds(summary: &Summary, blocks: &mut Vec<Block>) {
             whole.map_or("-", |whole| word(whole.verdict)).to_owned(),
         ]
     });
-    let header = ["threshold", "unit", "limit", "outside faults", "", "whole run", "(not judged)"];
+    let header = ["threshold", "unit", "limit", "outside faults", "", "whole run", ""];
     blocks.push(Block::Title("Dashboard".into()));
     blocks.push(Block::Table(TextTable::new(&header, rows.collect())));
     if !summary.faults.is_empty() {

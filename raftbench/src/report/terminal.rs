@@ -2,6 +2,7 @@
 
 use tabled::builder::Builder;
 use tabled::settings::object::Columns;
+use tabled::settings::peaker::Priority;
 use tabled::settings::{Alignment, Style, Width};
 
 use super::{Block, TextTable};
@@ -34,7 +35,7 @@ fn table(rows: &TextTable) -> String {
         .with(Style::rounded())
         .modify(Columns::new(1..), Alignment::right())
         .modify(Columns::first(), Alignment::left())
-        .with(Width::wrap(COLUMNS).keep_words(true));
+        .with(Width::wrap(COLUMNS).keep_words(true).priority(Priority::max(true)));
     format!("{table}\n")
 }
 
