@@ -103,6 +103,7 @@ fn a_generator_past_its_limit_is_invalid_whatever_else_holds() {
     let summary = judged(|observed| {
         for op in observed.load.ops.iter_mut().step_by(20) {
             op.sent_ns = op.sent_ns.map(|sent| sent + 2 * MS);
+            op.completed_ns = op.completed_ns.map(|completed| completed + 2 * MS);
         }
     });
     came_to(&summary, Verdict::Invalid, "the generator was past its limit");
@@ -180,7 +181,7 @@ fn a_stall_of_one_second_has_its_analytic_quantiles() {
     let near = |seen_us: f64, ms: f64| (seen_us / 1e3 - ms).abs() < ms / 100.0 + 1.0;
     assert!(near(latency.p99, 900.0), "{latency:?}");
     assert!(near(latency.p99_9, 990.0), "{latency:?}");
-    assert_eq!(latency.p50, 1000.0);
+    assert!(near(latency.p50, 1.0), "{latency:?}");
     // Late is above 100 ms here: an ordinary second's p99 is 1 ms.
     assert_eq!(summary.stability.late_after_ms, 100.0);
     assert_eq!(summary.stability.longest_outage_ms, 901.0);
