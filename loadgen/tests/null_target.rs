@@ -1,6 +1,8 @@
 //! The generator in real time over real sockets, against the null target. No claims about speed.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use history::{Kind, Outcome};
@@ -11,6 +13,8 @@ use loadgen::summary::LoadSummary;
 use loadgen::target::etcd::Etcd;
 use loadgen::target::null::NullServer;
 use loadgen::{Load, LoadError, Progress};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 fn spec() -> LoadSpec {
     LoadSpec {
@@ -125,11 +129,38 @@ async fn a_server_that_dies_and_returns_is_told_truthfully() {
     }
 }
 
+/// A proxy for one connection: what the server says waits while it is held back. (A server that
+/// stalls by itself would not answer what was cancelled meanwhile.)
+async fn hold_answers(server: SocketAddr, held: Arc<AtomicBool>) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) =
+            TcpStream::connect(server).await.unwrap().into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+        let mut bytes = vec![0; 1 << 16];
+        loop {
+            while held.load(Relaxed) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            match from_server.read(&mut bytes).await {
+                Ok(count @ 1..) => to_client.write_all(&bytes[..count]).await.unwrap(),
+                _ => break,
+            }
+        }
+    });
+    address
+}
+
 /// Answers that come long after their operations were given up must not cost the connection.
 #[tokio::test]
 async fn late_answers_to_thousands_of_timed_out_operations_are_dropped() {
     let null = NullServer::start().unwrap();
-    let target = Arc::new(Etcd::new(&[null.endpoint()]).unwrap());
+    let held = Arc::new(AtomicBool::new(false));
+    let proxy = hold_answers(null.address(), held.clone()).await;
+    let target = Arc::new(Etcd::new(&[proxy.to_string()]).unwrap());
     let spec = LoadSpec {
         arrivals: Arrivals::Constant { rate_per_second: 3000.0 },
         connections: 1,
@@ -140,8 +171,14 @@ async fn late_answers_to_thousands_of_timed_out_operations_are_dropped() {
     };
     let load = Load::connect(&spec, target).await.unwrap();
     let clock = RunClock::starting_in(spec.warmup + Duration::from_millis(50));
-    null.stall_at(clock.instant_at(500_000_000), Duration::from_secs(1));
-    let result = load.run(clock, Arc::default()).await.unwrap();
+    let until = |ms: i64| tokio::time::sleep_until(clock.instant_at(ms * 1_000_000).into());
+    let (result, ()) = tokio::join!(load.run(clock, Arc::default()), async {
+        until(500).await;
+        held.store(true, Relaxed);
+        until(1500).await;
+        held.store(false, Relaxed);
+    });
+    let result = result.unwrap();
     let unknown = result.ops.iter().filter(|op| op.outcome == Outcome::Unknown).count();
     assert!(unknown > 2000, "{unknown}");
     assert!(!result.errors.iter().any(|text| text.contains("broke")), "{:?}", result.errors);
