@@ -51,7 +51,6 @@ async fn run_client<C: Connection, T: Timeline>(
 ) {
     let Sender { spec, share, timeline, recorder, progress, .. } = &*sender;
     let connection = client % spec.connections;
-    let node = sender.line(connection).node;
     let end_ns = spec.measure.as_nanos() as i64;
     while !progress.stopped() {
         let now_ns = timeline.now_ns();
@@ -61,7 +60,7 @@ async fn run_client<C: Connection, T: Timeline>(
         let (kind, key) = source.workload.borrow_mut().draw();
         let sequence = source.next_sequence.get();
         source.next_sequence.set(sequence + share.of as u64);
-        let due = Due { sequence, process: client as u32, kind, key, node, intended_ns: now_ns };
+        let due = Due { sequence, process: client as u32, kind, key, intended_ns: now_ns };
         match sender.hand_over(connection, due, now_ns) {
             None => timeline.sleep_coarsely_until(now_ns + PAUSE_NS).await,
             Some((entry, answer)) => match tokio::time::timeout(spec.timeout, answer).await {

@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use crate::record::{LoadResult, OpRecord};
 use crate::recorder::{ErrorTexts, Recorder};
 use crate::schedule::Schedule;
-use crate::sender::{Line, Sender, Share};
+use crate::sender::{Sender, Share};
 use crate::spec::{Arrivals, LoadSpec};
 use crate::target::simulated::Simulated;
 use crate::target::{Connection, Target};
@@ -183,18 +183,15 @@ async fn connect_lines<T: Target>(
     spec: &LoadSpec,
     share: Share,
     target: &T,
-) -> Result<Vec<Line<T::Connection>>, LoadError> {
+) -> Result<Vec<T::Connection>, LoadError> {
     let endpoints = target.endpoints();
     let lines = (0..spec.connections)
         .filter(|number| share.holds(*number))
-        .map(|number| {
-            let node = number % endpoints.len();
-            Ok(Line { node: node as u16, connection: target.connect(node)? })
-        })
+        .map(|number| target.connect(number % endpoints.len()))
         .collect::<Result<Vec<_>, LoadError>>()?;
     for line in &lines {
-        line.connection.ready().await.map_err(|problem| LoadError::Unreachable {
-            endpoint: endpoints[usize::from(line.node)].clone(),
+        line.ready().await.map_err(|problem| LoadError::Unreachable {
+            endpoint: endpoints[line.endpoint()].clone(),
             problem,
         })?;
     }
@@ -204,7 +201,7 @@ async fn connect_lines<T: Target>(
 async fn drive<C: Connection, T: Timeline>(
     spec: LoadSpec,
     share: Share,
-    lines: Vec<Line<C>>,
+    lines: Vec<C>,
     timeline: T,
     progress: Arc<Progress>,
 ) -> WorkerResult {

@@ -30,8 +30,7 @@ pub(crate) async fn drive<C: Connection, T: Timeline>(
     schedule: Schedule,
 ) {
     let Sender { spec, timeline, recorder, progress, .. } = &*sender;
-    let node_of = |connection| sender.line(connection).node;
-    let mut operations = operations(spec, sender.share, schedule, node_of);
+    let mut operations = operations(spec, sender.share, schedule);
     let mut next = operations.next();
     let end_ns = (spec.measure + spec.drain).as_nanos() as i64;
     while !progress.stopped() {
@@ -71,24 +70,18 @@ async fn settle<T: Timeline>(
 }
 
 /// The schedule with what each operation does; only those of this worker's connections.
-fn operations(
-    spec: &LoadSpec,
-    share: Share,
-    schedule: Schedule,
-    node_of: impl Fn(usize) -> u16,
-) -> impl Iterator<Item = Due> {
+fn operations(spec: &LoadSpec, share: Share, schedule: Schedule) -> impl Iterator<Item = Due> {
     // A stream of its own: the arrivals do not change with the mix or the keys.
     let mut workload = Workload::new(spec, spec.seed ^ 0x6f70_6572_6174_696f);
     let connections = spec.connections;
     (0u64..).zip(schedule).filter_map(move |(sequence, intended_ns)| {
         let (kind, key) = workload.draw();
         let connection = (sequence % connections as u64) as usize;
-        share.holds(connection).then(|| Due {
+        share.holds(connection).then_some(Due {
             sequence,
             process: connection as u32,
             kind,
             key,
-            node: node_of(connection),
             intended_ns,
         })
     })

@@ -41,7 +41,6 @@ pub(crate) struct Due {
     pub(crate) process: u32,
     pub(crate) kind: Kind,
     pub(crate) key: u32,
-    pub(crate) node: u16,
     pub(crate) intended_ns: i64,
 }
 
@@ -83,7 +82,7 @@ impl Recorder {
     }
 
     /// Opens a record; `sent_ns` if it was handed to its connection.
-    pub(crate) fn open(&self, due: Due, sent_ns: Option<i64>) -> Entry {
+    pub(crate) fn open(&self, due: Due, node: u16, sent_ns: Option<i64>) -> Entry {
         let mut book = self.book.borrow_mut();
         book.ops.push(OpRecord {
             sequence: due.sequence,
@@ -91,7 +90,7 @@ impl Recorder {
             kind: due.kind,
             linearizable: due.kind != Kind::Get || self.linearizable_reads,
             key: due.key,
-            node: due.node,
+            node,
             intended_ns: due.intended_ns,
             sent_ns,
             completed_ns: None,
@@ -108,8 +107,8 @@ impl Recorder {
     }
 
     /// Records that an operation was never sent.
-    pub(crate) fn unsent(&self, due: Due, now_ns: i64, why: &str) {
-        let entry = self.open(due, None);
+    pub(crate) fn unsent(&self, due: Due, node: u16, now_ns: i64, why: &str) {
+        let entry = self.open(due, node, None);
         self.settle(entry, Some(now_ns), Err((Outcome::Fail, why)));
     }
 

@@ -19,7 +19,7 @@ use crate::timeline::Timeline;
 pub(crate) struct Sender<C, T> {
     pub(crate) spec: LoadSpec,
     pub(crate) share: Share,
-    pub(crate) lines: Vec<Line<C>>,
+    pub(crate) lines: Vec<C>,
     pub(crate) timeline: T,
     pub(crate) recorder: Rc<Recorder>,
     pub(crate) progress: Arc<Progress>,
@@ -39,18 +39,12 @@ impl Share {
     }
 }
 
-/// A connection and whom it goes to.
-pub(crate) struct Line<C> {
-    pub(crate) node: u16,
-    pub(crate) connection: C,
-}
-
 const TOO_LATE: &str = "not sent before its timeout: the generator was held up";
 const TOO_MANY: &str = "not sent: max_outstanding operations were waiting for answers";
 
 impl<C: Connection, T: Timeline> Sender<C, T> {
     /// A connection of this worker, by its number in the run.
-    pub(crate) fn line(&self, connection: usize) -> &Line<C> {
+    pub(crate) fn line(&self, connection: usize) -> &C {
         &self.lines[connection / self.share.of]
     }
 
@@ -62,19 +56,22 @@ impl<C: Connection, T: Timeline> Sender<C, T> {
         now_ns: i64,
     ) -> Option<(Entry, impl Future<Output = Answer> + 'static + use<C, T>)> {
         let Self { recorder, progress, .. } = self;
+        let line = self.line(connection);
+        // Known only now: a connection moves on when its endpoint breaks.
+        let node = line.endpoint() as u16;
         if now_ns >= recorder.deadline_ns(due.intended_ns) {
-            recorder.unsent(due, now_ns, TOO_LATE);
+            recorder.unsent(due, node, now_ns, TOO_LATE);
             return None;
         }
         if !progress.claim(self.spec.max_outstanding) {
-            recorder.unsent(due, now_ns, TOO_MANY);
+            recorder.unsent(due, node, now_ns, TOO_MANY);
             return None;
         }
-        match self.line(connection).connection.send(self.request(due)) {
-            Ok(answer) => Some((recorder.open(due, Some(now_ns)), answer)),
+        match line.send(self.request(due)) {
+            Ok(answer) => Some((recorder.open(due, node, Some(now_ns)), answer)),
             Err(NotSent(why)) => {
                 progress.release();
-                recorder.unsent(due, self.timeline.now_ns(), &why);
+                recorder.unsent(due, node, self.timeline.now_ns(), &why);
                 None
             }
         }

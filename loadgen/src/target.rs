@@ -26,13 +26,16 @@ pub trait Target: Send + Sync + 'static {
     /// Whom connections go to, in the order that [`crate::record::OpRecord::node`] counts.
     fn endpoints(&self) -> &[String];
 
-    /// Opens a connection to an endpoint, which keeps itself up until it is dropped. Called on the
+    /// Opens a connection that starts at an endpoint and keeps itself up until it is dropped. Called on the
     /// worker's runtime.
     fn connect(&self, endpoint: usize) -> Result<Self::Connection, LoadError>;
 }
 
 /// One connection.
 pub trait Connection: 'static {
+    /// Whom operations go to now, as [`Target::endpoints`] counts.
+    fn endpoint(&self) -> usize;
+
     /// Waits until it is up; says why not if that takes too long.
     fn ready(&self) -> impl Future<Output = Result<(), String>>;
 

@@ -154,6 +154,31 @@ async fn hold_answers(server: SocketAddr, held: Arc<AtomicBool>) -> SocketAddr {
     address
 }
 
+/// A connection whose endpoint dies goes to the next one, as clients of a cluster do: what was due
+/// a little later is answered over there, and the records say by whom.
+#[tokio::test]
+async fn a_connection_moves_on_when_its_endpoint_dies() {
+    let (dying, living) = (NullServer::start().unwrap(), NullServer::start().unwrap());
+    let target = Arc::new(Etcd::new(&[dying.endpoint(), living.endpoint()]).unwrap());
+    let measure = Duration::from_secs(3);
+    let spec = LoadSpec { value_bytes: 16, connections: 4, measure, ..spec() };
+    let load = Load::connect(&spec, target).await.unwrap();
+    let clock = RunClock::starting_in(spec.warmup + Duration::from_millis(50));
+    let (result, died_ns) = tokio::join!(load.run(clock, Arc::default()), async {
+        tokio::time::sleep_until(clock.instant_at(1_000_000_000).into()).await;
+        tokio::task::spawn_blocking(|| drop(dying)).await.unwrap();
+        clock.now_ns()
+    });
+    let result = result.unwrap();
+    let nodes = |from_ns: i64, to_ns: i64| {
+        let range = from_ns..to_ns;
+        let ops = result.ops.iter().filter(move |op| range.contains(&op.intended_ns));
+        ops.map(|op| (op.node, op.outcome)).collect::<std::collections::HashSet<_>>()
+    };
+    assert_eq!(nodes(0, 900_000_000), [(0, Outcome::Ok), (1, Outcome::Ok)].into());
+    assert_eq!(nodes(died_ns + 1_000_000_000, i64::MAX), [(1, Outcome::Ok)].into());
+}
+
 /// Answers that come long after their operations were given up must not cost the connection.
 #[tokio::test]
 async fn late_answers_to_thousands_of_timed_out_operations_are_dropped() {

@@ -1,10 +1,11 @@
 //! The `etcd` target: whatever speaks etcd's KV service over plain TCP, etcd and bench-node alike.
 //!
-//! Invariant: each connection goes to one endpoint for the whole run. While it is down, its
-//! operations fail at once as never sent, and it is dialled again within tens of milliseconds;
-//! nothing is moved to another connection and nothing is sent again.
+//! Invariant: an operation is sent once, over the connection it was meant for. A connection starts
+//! at its own endpoint; where that breaks, it goes to the next one that answers and stays there, as
+//! the clients of a cluster do. While it is nowhere, its operations fail at once as never sent;
+//! what was on its way has an unknown outcome; nothing is sent again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
@@ -63,7 +64,7 @@ impl Target for Etcd {
     }
 
     fn connect(&self, endpoint: usize) -> Result<EtcdConnection, LoadError> {
-        EtcdConnection::open(&self.endpoints[endpoint])
+        EtcdConnection::open(&self.endpoints, endpoint)
     }
 }
 
@@ -91,28 +92,22 @@ pub(super) fn host_and_port(endpoint: &str) -> Result<String, LoadError> {
 /// One connection, and the task that keeps it up.
 pub struct EtcdConnection {
     link: Rc<Link>,
-    put: MethodUri,
-    range: MethodUri,
     keeper: AbortHandle,
 }
 
 impl EtcdConnection {
-    fn open(endpoint: &str) -> Result<Self, LoadError> {
-        let method = |path| {
-            MethodUri::new(endpoint, path).map_err(|error| LoadError::Endpoint {
-                endpoint: endpoint.to_owned(),
-                problem: error.to_string(),
-            })
-        };
+    fn open(endpoints: &[String], home: usize) -> Result<Self, LoadError> {
+        let endpoints =
+            endpoints.iter().map(|name| Endpoint::new(name)).collect::<Result<_, _>>()?;
         let link = Rc::new(Link {
-            endpoint: endpoint.to_owned(),
+            endpoints,
+            at: Cell::new(home),
             state: RefCell::new(Err("not connected yet".to_owned())),
             changed: Notify::new(),
             redial: Notify::new(),
         });
         let keeper = tokio::task::spawn_local(keep_up(link.clone())).abort_handle();
-        let (put, range) = (method("/etcdserverpb.KV/Put")?, method("/etcdserverpb.KV/Range")?);
-        Ok(Self { link, put, range, keeper })
+        Ok(Self { link, keeper })
     }
 }
 
@@ -123,6 +118,10 @@ impl Drop for EtcdConnection {
 }
 
 impl Connection for EtcdConnection {
+    fn endpoint(&self) -> usize {
+        self.link.at.get()
+    }
+
     async fn ready(&self) -> Result<(), String> {
         let up = async {
             while self.link.state.borrow().is_err() {
@@ -141,10 +140,11 @@ impl Connection for EtcdConnection {
         &self,
         request: Request,
     ) -> Result<impl Future<Output = Answer> + 'static + use<>, NotSent> {
+        let endpoint = self.link.endpoint();
         let mut state = self.link.state.borrow_mut();
         let connection = match &mut *state {
             Ok(connection) => connection,
-            Err(why) => return Err(NotSent(format!("{}: {why}", self.link.endpoint))),
+            Err(why) => return Err(NotSent(format!("{}: {why}", endpoint.name))),
         };
         // A fresh handle each time: a handle refuses to queue a second request while its first
         // waits for a free stream, and waiting is what open-loop requests must do.
@@ -152,12 +152,12 @@ impl Connection for EtcdConnection {
         let (kind, started) = match request {
             Request::Put { key, value } => {
                 let message = PutRequest { key, value, ..Default::default() };
-                (Kind::Put, grpc::start(&mut handle, &self.put, &message))
+                (Kind::Put, grpc::start(&mut handle, &endpoint.put, &message))
             }
             Request::Get { key, linearizable } => {
                 let serializable = !linearizable;
                 let message = RangeRequest { key, serializable, ..Default::default() };
-                (Kind::Get, grpc::start(&mut handle, &self.range, &message))
+                (Kind::Get, grpc::start(&mut handle, &endpoint.range, &message))
             }
         };
         match started {
@@ -165,7 +165,7 @@ impl Connection for EtcdConnection {
             Err(NotSent(why)) => {
                 *state = Err(why.clone());
                 self.link.redial.notify_one();
-                Err(NotSent(format!("{}: {why}", self.link.endpoint)))
+                Err(NotSent(format!("{}: {why}", endpoint.name)))
             }
         }
     }
@@ -193,42 +193,86 @@ async fn answer(kind: Kind, response: h2::client::ResponseFuture) -> Answer {
 
 /// What the connection and its keeper share.
 struct Link {
-    endpoint: String,
+    endpoints: Vec<Endpoint>,
+    /// Which of them operations go to, or would if it were up.
+    at: Cell<usize>,
     /// Up, or why not.
     state: RefCell<Result<SendRequest<Bytes>, String>>,
     changed: Notify,
     redial: Notify,
 }
 
-/// Dials, waits for the end of the connection, and dials again, for as long as the run lasts.
+struct Endpoint {
+    name: String,
+    put: MethodUri,
+    range: MethodUri,
+}
+
+impl Endpoint {
+    fn new(name: &str) -> Result<Self, LoadError> {
+        let method = |path| {
+            MethodUri::new(name, path).map_err(|error| LoadError::Endpoint {
+                endpoint: name.to_owned(),
+                problem: error.to_string(),
+            })
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            put: method("/etcdserverpb.KV/Put")?,
+            range: method("/etcdserverpb.KV/Range")?,
+        })
+    }
+}
+
+impl Link {
+    fn endpoint(&self) -> &Endpoint {
+        &self.endpoints[self.at.get()]
+    }
+
+    fn down(&self, why: String) {
+        *self.state.borrow_mut() = Err(why);
+        self.changed.notify_waiters();
+    }
+}
+
+/// Dials, waits for the end of the connection, and dials the next endpoint, for as long as the run
+/// lasts. Until it was up once it stays with its own: an endpoint that never answered is for the
+/// user to know of, not to be worked around.
 async fn keep_up(link: Rc<Link>) {
     let mut wait = MIN_REDIAL;
+    let mut was_up = false;
+    let mut refusals = 0;
     loop {
-        match dial(&link.endpoint).await {
+        match dial(&link.endpoint().name).await {
             Ok((sender, driver)) => {
                 wait = MIN_REDIAL;
+                was_up = true;
+                refusals = 0;
                 *link.state.borrow_mut() = Ok(sender);
                 link.changed.notify_waiters();
                 tokio::select! {
-                    ended = driver => {
-                        let why = match ended {
-                            Ok(Err(error)) => format!("the connection broke: {error}"),
-                            _ => "the server closed the connection".to_owned(),
-                        };
-                        *link.state.borrow_mut() = Err(why);
-                    }
+                    ended = driver => link.down(match ended {
+                        Ok(Err(error)) => format!("the connection broke: {error}"),
+                        _ => "the server closed the connection".to_owned(),
+                    }),
                     // The server is about to close (GOAWAY): its driver goes on alone until the
                     // last answer came.
                     () = link.redial.notified() => {}
                 }
             }
             Err(error) => {
-                *link.state.borrow_mut() = Err(error.to_string());
-                link.changed.notify_waiters();
+                refusals += 1;
+                link.down(error.to_string());
             }
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(MAX_REDIAL);
+        if was_up {
+            link.at.set((link.at.get() + 1) % link.endpoints.len());
+        }
+        // All have refused, or there is nobody else to go to.
+        if !was_up || refusals >= link.endpoints.len() || link.endpoints.len() == 1 {
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(MAX_REDIAL);
+        }
     }
 }
 

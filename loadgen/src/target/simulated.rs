@@ -59,6 +59,10 @@ pub struct SimulatedConnection {
 }
 
 impl Connection for SimulatedConnection {
+    fn endpoint(&self) -> usize {
+        0
+    }
+
     async fn ready(&self) -> Result<(), String> {
         Ok(())
     }
