@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::show;
 use crate::compare::{Side, compare};
 use crate::folder::RunFolder;
 
@@ -17,7 +18,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (a, b) = (side(&args.a)?, side(&args.b)?);
-    print!("{}", compare(&a, &b));
+    show(&compare(&a, &b))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::resolve::ProfileArgs;
+use super::show;
 
 /// Arguments of `plan`.
 #[derive(Debug, clap::Args)]
@@ -12,6 +13,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    print!("{}", args.profile.plan()?);
+    show(&args.profile.plan()?.to_string())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::show;
 use crate::profile::embedded;
 
 /// Arguments of `profiles`.
@@ -13,13 +14,15 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.name {
-        Some(name) => print!("{}", embedded::text(&name)?),
-        None => {
-            let width = embedded::names().iter().map(|name| name.len()).max().unwrap_or(0);
-            for name in embedded::names() {
-                println!("{name:width$}  {}", embedded::description(name));
-            }
-        }
+        Some(name) => show(embedded::text(&name)?)?,
+        None => show(&list())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn list() -> String {
+    let names = embedded::names();
+    let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
+    let line = |name: &&str| format!("{name:width$}  {}\n", embedded::description(name));
+    names.iter().map(line).collect()
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::show;
 use crate::folder::RunFolder;
 use crate::report::{Format, report};
 
@@ -17,6 +18,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    print!("{}", report(&RunFolder::open(&args.run)?, args.format)?);
+    show(&report(&RunFolder::open(&args.run)?, args.format)?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::progress;
 use super::resolve::ProfileArgs;
+use super::show;
 use crate::conductor;
 use crate::folder::RunFolder;
 use crate::judge::judge;
@@ -30,14 +31,21 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let progress = progress::start(&plan);
     let observed = conductor::run(&plan, &folder, &progress.watch());
     progress.finish();
-    let observed = observed?;
+    let observed = match observed {
+        Ok(observed) => observed,
+        Err(error) if folder.discard_unless_logged() => return Err(error),
+        Err(error) => {
+            let logs = folder.logs();
+            return Err(error.context(format!("the run broke off; logs are in {}", logs.display())));
+        }
+    };
     let summary = judge(&plan, &observed);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     folder.write(&plan, &observed, &summary, &arguments)?;
     let page = report(&folder, Format::Markdown)?;
     folder.write_file("report.md", |to| Ok(std::io::Write::write_all(to, page.as_bytes())?))?;
-    print!("{}", report(&folder, Format::Table)?);
-    println!("\nrun folder: {}", folder.path().display());
+    let table = report(&folder, Format::Table)?;
+    show(&format!("{table}\nrun folder: {}\n", folder.path().display()))?;
     Ok(ExitCode::from(match summary.verdict {
         Verdict::Pass => 0,
         Verdict::Fail => 1,

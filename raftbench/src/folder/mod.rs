@@ -60,6 +60,15 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// Removes the folder of a run that broke off, unless a node has printed something that may
+    /// say why; whether it did.
+    pub fn discard_unless_logged(&self) -> bool {
+        let printed = |entry: &std::fs::DirEntry| entry.metadata().is_ok_and(|log| log.len() > 0);
+        let logged = std::fs::read_dir(self.logs())
+            .is_ok_and(|logs| logs.flatten().any(|entry| printed(&entry)));
+        !logged && std::fs::remove_dir_all(&self.path).is_ok()
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
