@@ -9,7 +9,7 @@ use super::show;
 use crate::conductor;
 use crate::folder::RunFolder;
 use crate::judge::judge;
-use crate::judge::summary::Verdict;
+use crate::judge::summary::{CheckVerdict, Verdict};
 use crate::report::{Format, report};
 
 /// Arguments of `run`.
@@ -45,7 +45,13 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let page = report(&folder, Format::Markdown)?;
     folder.write_file("report.md", |to| Ok(std::io::Write::write_all(to, page.as_bytes())?))?;
     let table = report(&folder, Format::Table)?;
-    show(&format!("{table}\nrun folder: {}\n", folder.path().display()))?;
+    let mut text = format!("{table}\nrun folder: {}\n", folder.path().display());
+    if observed.problems.is_empty() && summary.checks.audit != CheckVerdict::Fail {
+        folder.remove_data()?;
+    } else {
+        text += &format!("the nodes' data is kept in {}\n", folder.data().display());
+    }
+    show(&text)?;
     Ok(ExitCode::from(match summary.verdict {
         Verdict::Pass => 0,
         Verdict::Fail => 1,

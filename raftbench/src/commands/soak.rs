@@ -5,16 +5,16 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
+use super::progress;
 use super::resolve::ProfileArgs;
+use crate::conductor::Interrupted;
 use crate::conductor::soak::{Round, Rounds, soak};
-use crate::conductor::{Interrupted, Watch};
 use crate::folder::RunFolder;
 
 /// Arguments of `soak`.
@@ -54,15 +54,16 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             period: Duration::from_secs(args.round_s),
         };
         let folder = RunFolder::create(&fresh(&args.out)?)?;
-        let watch = Watch { says: Arc::new(|what| eprintln!("{what}")), ..Watch::quiet() };
+        let progress = progress::start(&plan);
+        let watch = progress.watch();
         let soaked = soak(&plan, rounds, &folder, &watch, &mut |batch| journal.append(batch));
+        progress.finish();
         match soaked {
             Err(error) if error.is::<Interrupted>() => eprintln!("{error:#}"),
             soaked => soaked?,
         }
         if journal.rounds.iter().all(Round::is_sound) {
-            // Gigabytes of logs that lost nothing need not be kept.
-            std::fs::remove_dir_all(folder.data()).context("cannot remove the nodes' data")?;
+            folder.remove_data()?;
         }
     }
     println!("{}", summary(&journal.rounds));

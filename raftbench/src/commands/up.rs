@@ -1,6 +1,6 @@
 //! `raftbench up`: a cluster to play with, until Ctrl-C.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,16 +26,20 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let plan = args.profile.plan()?;
-    let path = args.out.unwrap_or_else(|| {
-        RunFolder::default_path(&format!("up-{}", plan.profile), plan.cluster.target.name())
-    });
+    let name = format!("up-{}", plan.profile);
+    let path =
+        args.out.unwrap_or_else(|| RunFolder::default_path(&name, plan.cluster.target.name()));
     let folder = RunFolder::create(&path)?;
-    let watch = Watch { says: Arc::new(|what| eprintln!("{what}")), ..Watch::quiet() };
-    conductor::keep_up(&plan.cluster, &folder, &watch, |cluster| {
+    let mut watch = Watch::quiet();
+    if std::io::stderr().is_terminal() {
+        watch.says = Arc::new(|what| eprintln!("{what}"));
+    }
+    let ready = |cluster: &Cluster| {
         let text = if args.json { json(cluster) } else { text(cluster, &folder) };
         println!("{text}");
         std::io::stdout().flush().ok();
-    })?;
+    };
+    conductor::keep_up(&plan.cluster, &folder, &watch, ready, |ended| eprintln!("{ended}"))?;
     Ok(ExitCode::SUCCESS)
 }
 

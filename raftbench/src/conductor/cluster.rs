@@ -44,15 +44,16 @@ pub struct Cluster {
 pub(super) struct Own {
     pub(super) members: Vec<Member>,
     pub(super) launcher: Box<dyn Launcher>,
+    mark: String,
     running: Mutex<Running>,
-    // Last: it is sent away after everything else has ended.
-    keeper: Keeper,
 }
 
 struct Running {
     /// No node is started any more.
     stopping: bool,
     nodes: Vec<Node>,
+    /// Sent away last, after all nodes have ended.
+    keeper: Option<Keeper>,
 }
 
 impl Cluster {
@@ -73,8 +74,9 @@ impl Cluster {
             _ => Box::new(BenchNode::new(plan, keeper.mark())?),
         };
         let folders = (absolute(data)?, absolute(logs)?);
-        let running = Mutex::new(Running { stopping: false, nodes: Vec::new() });
-        let mut own = Own { members: Vec::new(), launcher, running, keeper };
+        let mark = keeper.mark().to_owned();
+        let running = Running { stopping: false, nodes: Vec::new(), keeper: Some(keeper) };
+        let mut own = Own { members: Vec::new(), launcher, mark, running: Mutex::new(running) };
         let mut tries = START_TRIES;
         loop {
             tries -= 1;
@@ -130,6 +132,7 @@ impl Cluster {
         let deadline = Instant::now() + STOP_DEADLINE;
         let late = running.nodes.iter_mut().filter_map(|node| node.end_by(deadline)).collect();
         running.nodes.clear();
+        running.keeper = None;
         late
     }
 
@@ -225,7 +228,7 @@ impl Own {
 
     fn spawn(&self, member: &Member, start: u32) -> anyhow::Result<Node> {
         let command = self.launcher.command(member, &self.members)?;
-        Node::spawn(command, member, self.keeper.mark(), start)
+        Node::spawn(command, member, &self.mark, start)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Running> {

@@ -52,12 +52,13 @@ pub fn run(plan: &Plan, folder: &RunFolder, watch: &Watch) -> anyhow::Result<Obs
 }
 
 /// Starts the plan's cluster, tells `ready` about it, and keeps it until Ctrl-C. A node that ends
-/// by itself is reported to `watch`.
+/// by itself is told to `ended`.
 pub fn keep_up(
     plan: &ClusterPlan,
     folder: &RunFolder,
     watch: &Watch,
     ready: impl FnOnce(&Cluster),
+    ended: impl Fn(&str),
 ) -> anyhow::Result<()> {
     ensure!(
         !matches!(plan.target, Target::External { .. }),
@@ -66,8 +67,8 @@ pub fn keep_up(
     let kept = with_cluster(plan, folder, watch, async |cluster| {
         ready(cluster);
         loop {
-            let ended = cluster.own().map(|own| own.unexpected_ends()).unwrap_or_default();
-            ended.iter().for_each(|end| (watch.says)(end));
+            let ends = cluster.own().map(|own| own.unexpected_ends()).unwrap_or_default();
+            ends.iter().for_each(|end| ended(end));
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });

@@ -113,6 +113,12 @@ impl RunFolder {
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
+    /// Removes the nodes' data: it is large, and of no use once nothing is wrong with it.
+    pub fn remove_data(&self) -> anyhow::Result<()> {
+        let data = self.data();
+        std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))
+    }
+
     /// One of its files.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)

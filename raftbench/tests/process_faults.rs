@@ -1,0 +1,134 @@
+//! Whole runs with faults, on etcd and on bench-node: a fault that bit is seen on all sides, and
+//! one that did nothing makes the run invalid.
+
+mod harness;
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use harness::{Bench, Running, needs_etcd, profile, raftbench};
+
+const LEADER_KILL: &str = r#"
+[[faults]]
+kind = "kill"
+target = "leader"
+at_s = 2
+restart_after_s = 3
+"#;
+
+#[test]
+fn a_leader_kill_on_etcd_is_seen_by_clients_and_servers() {
+    needs_etcd();
+    a_leader_kill_is_seen_by_clients_and_servers("etcd");
+}
+
+#[test]
+fn a_leader_kill_on_bench_node_is_seen_by_clients_and_servers() {
+    a_leader_kill_is_seen_by_clients_and_servers("bench-node");
+}
+
+fn a_leader_kill_is_seen_by_clients_and_servers(target: &str) {
+    let bench = Bench::with(&profile(LEADER_KILL));
+    let output = bench.command("run", target).output().expect("started");
+    let summary = bench.summary();
+    let told = format!("{}\n{summary:#}", String::from_utf8_lossy(&output.stderr));
+    let code = match summary["verdict"].as_str() {
+        Some("pass") => 0,
+        Some("fail") => 1,
+        Some("inconclusive") => 3,
+        _ => 4,
+    };
+    assert_eq!(output.status.code(), Some(code), "{told}");
+
+    let fault = &summary["faults"][0];
+    assert_eq!(fault["effective"], true, "{told}");
+    let proof = fault["proof"].as_str().expect("a proof");
+    for part in ["signal 9", "refuse", "connections left", "ms after"] {
+        assert!(proof.contains(part), "{part:?} is not in: {proof}");
+    }
+    for key in ["outage_ms", "first_success_ms", "election_ms", "healed_s", "recovered_s"] {
+        assert!(fault[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {told}");
+    }
+    assert!(summary["stability"]["leader_changes"].as_f64() >= Some(1.0), "{told}");
+    assert_eq!(summary["checks"]["audit"], "pass", "{told}");
+    assert!(summary["checks"]["acked_writes"].as_u64() > Some(100), "{told}");
+    assert_eq!(summary["checks"]["lost_writes"], 0, "{told}");
+    let undone = chaos::journal::not_undone(&bench.out().join("undo.jsonl")).expect("a journal");
+    assert_eq!(undone, []);
+}
+
+#[test]
+fn terminate_and_pause_bite_too() {
+    let faults = r#"
+[[faults]]
+kind = "terminate"
+target = "follower"
+at_s = 0.5
+restart_after_s = 1.5
+[[faults]]
+kind = "pause"
+target = "leader"
+at_s = 4
+resume_after_s = 1
+"#;
+    let bench = Bench::with(&profile(faults));
+    let output = bench.command("run", "bench-node").output().expect("started");
+    let summary = bench.summary();
+    let told = format!("{}\n{summary:#}", String::from_utf8_lossy(&output.stderr));
+    for (index, part) in ["exited with status 0", "0 ticks of CPU"].into_iter().enumerate() {
+        let fault = &summary["faults"][index];
+        assert_eq!(fault["effective"], true, "{told}");
+        assert!(fault["proof"].as_str().expect("a proof").contains(part), "{told}");
+    }
+    assert_eq!(summary["checks"]["audit"], "pass", "{told}");
+}
+
+#[test]
+fn a_cluster_that_others_started_is_loaded_but_never_broken() {
+    let theirs = Bench::with(&profile(""));
+    let mut up = theirs.command("up", "bench-node");
+    let mut up = Running::start(up.arg("--json").stdout(Stdio::piped()));
+    let mut line = String::new();
+    let stdout = up.0.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut line).expect("a line");
+    let cluster: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    let addresses = cluster["endpoints"].as_array().expect("a list").iter();
+    let endpoints: Vec<_> = addresses.map(|address| address.as_str().expect("text")).collect();
+    let before = theirs.nodes(up.pid());
+
+    let ours = Bench::with(&profile(LEADER_KILL));
+    let command = || {
+        let mut command = raftbench();
+        command.arg("run").arg(ours.path().join("short.toml")).arg("--out").arg(ours.out());
+        command.args(["--endpoints", &endpoints.join(",")]);
+        command
+    };
+    let output = command().output().expect("started");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("`faults` strike processes that the run started"), "{error}");
+    assert!(!ours.out().exists(), "refused before anything was made");
+
+    let output = command().args(["--set", "faults=[]"]).output().expect("started");
+    let told = String::from_utf8_lossy(&output.stderr);
+    let summary = ours.summary();
+    assert_eq!(summary["target"], "external", "{told}");
+    assert_eq!(summary["checks"]["audit"], "pass", "{told}\n{summary:#}");
+    assert!(summary["load"]["ok"].as_u64() > Some(100), "{told}\n{summary:#}");
+    assert_eq!(theirs.nodes(up.pid()), before, "and it runs on");
+}
+
+#[cfg(feature = "seeded-bugs")]
+#[test]
+fn a_fault_that_does_nothing_makes_the_run_invalid() {
+    let bench = Bench::with(&profile(LEADER_KILL));
+    let mut command = bench.command("run", "bench-node");
+    let command = command.env("RAFTBENCH_SEEDED_BUG", "fault-does-nothing");
+    let output = command.output().expect("started");
+    let summary = bench.summary();
+    assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(summary["verdict"], "invalid");
+    assert_eq!(summary["faults"][0]["effective"], false);
+    let proof = summary["faults"][0]["proof"].as_str().expect("what was seen instead");
+    assert!(proof.contains("still runs"), "{proof}");
+}

@@ -1,0 +1,41 @@
+//! A short soak, broken off with -9 and continued: the rounds add up, and nothing is lost.
+
+mod harness;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use harness::{Bench, Running, profile, wait_for};
+
+#[test]
+fn a_soak_goes_on_where_it_stopped_and_loses_nothing() {
+    let bench = Bench::with(&profile(""));
+    let soak = |rounds: &str| {
+        let mut command = bench.command("soak", "bench-node");
+        command.args(["--rounds", rounds, "--audit-every", "2", "--round-s", "2", "--seed", "11"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let rounds = || {
+        let text = std::fs::read_to_string(bench.out().join("rounds.jsonl")).unwrap_or_default();
+        let parse = |line| serde_json::from_str(line).expect("a round");
+        text.lines().map(parse).collect::<Vec<serde_json::Value>>()
+    };
+    let mut broken_off = Running::start(&mut soak("1000"));
+    let first_batch = || (rounds().len() >= 2).then_some(());
+    wait_for("the first audited batch", Duration::from_secs(120), first_batch);
+    broken_off.0.kill().expect("killed");
+    broken_off.0.wait().expect("reaped");
+
+    let status = soak("6").status().expect("started");
+    let rounds = rounds();
+    assert_eq!(status.code(), Some(0), "{rounds:#?}");
+    let numbers: Vec<_> = rounds.iter().filter_map(|round| round["round"].as_u64()).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    assert!(numbers.len() >= 6, "{numbers:?}");
+    for round in &rounds {
+        assert_eq!((&round["audit"], &round["lost_writes"]), (&"pass".into(), &0.into()));
+        assert_eq!(round["effective"], true, "{round:#}");
+        assert!(round["recovery_ms"].as_f64().is_some(), "{round:#}");
+    }
+}
