@@ -12,21 +12,22 @@ use crate::identity::IdentityError;
 use crate::kv::CommandError;
 use crate::wal::WalError;
 
-/// Ends the node; the command exits with 2.
+/// Ends the node; the command exits with 2. What caused it is in the text, not a source beside it,
+/// so that it is printed once.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// The configuration file.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// An address that cannot be listened on.
-    #[error("cannot listen on {address} ({key}): {source}{}", advice(source))]
+    #[error("cannot listen on {address} ({key}): {error}{}", advice(error))]
     Listen {
         /// The configuration's key.
         key: &'static str,
         /// Its value.
         address: String,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The data directory is in use, foreign, or cannot be written.
     #[error(transparent)]
@@ -39,14 +40,14 @@ pub enum NodeError {
     Raft(#[from] raft::ConfigError),
     /// A committed entry that this version cannot apply.
     #[error(
-        "cannot apply the entry at index {index}: {source}; run the version that wrote it, or a \
+        "cannot apply the entry at index {index}: {error}; run the version that wrote it, or a \
          later one"
     )]
     Command {
         /// Its position in the log.
         index: Index,
         /// What is wrong with it.
-        source: CommandError,
+        error: CommandError,
     },
     /// A peer does not let this member in.
     #[error("refused by {peer}: {reason}")]
@@ -57,12 +58,12 @@ pub enum NodeError {
         reason: String,
     },
     /// The runtime or a server failed.
-    #[error("cannot run {what}: {source}")]
+    #[error("cannot run {what}: {error}")]
     Runtime {
         /// Which part.
         what: &'static str,
         /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        error: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 

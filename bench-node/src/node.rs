@@ -77,7 +77,7 @@ pub fn start<D: Disk>(
     let thread = std::thread::Builder::new()
         .name(name)
         .spawn(work)
-        .map_err(|error| NodeError::Runtime { what: "the node's thread", source: error.into() })?;
+        .map_err(|error| NodeError::Runtime { what: "the node's thread", error: error.into() })?;
     Ok(NodeHandle { stop, thread })
 }
 
@@ -122,10 +122,10 @@ impl Listeners {
 fn bind(key: &'static str, address: &str) -> Result<std::net::TcpListener, NodeError> {
     // As the standard library does on Unix, so that a node can start again at once where its
     // predecessor's connections linger: with SO_REUSEADDR.
-    std::net::TcpListener::bind(address).map_err(|source| NodeError::Listen {
+    std::net::TcpListener::bind(address).map_err(|error| NodeError::Listen {
         key,
         address: address.to_owned(),
-        source,
+        error,
     })
 }
 
@@ -141,14 +141,14 @@ fn runtime(config: &Config) -> Result<tokio::runtime::Runtime, NodeError> {
         .max_blocking_threads(4)
         .enable_all()
         .build()
-        .map_err(|error| NodeError::Runtime { what: "the runtime", source: error.into() })
+        .map_err(|error| NodeError::Runtime { what: "the runtime", error: error.into() })
 }
 
 fn termination() -> Result<impl Future<Output = ()>, NodeError> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed = |error: std::io::Error| NodeError::Runtime {
         what: "the signal handlers",
-        source: error.into(),
+        error: error.into(),
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -215,11 +215,8 @@ async fn serve<D: Disk>(
         tasks.spawn(Arc::clone(link).keep_up(Arc::clone(&us)));
     }
     let (begin_end, end) = watch::channel(false);
-    let (kv, cluster, maintenance) = shared.client_services();
     let clients = server()
-        .add_service(kv)
-        .add_service(cluster)
-        .add_service(maintenance)
+        .add_routes(shared.client_routes())
         .serve_with_incoming_shutdown(incoming(listeners.client)?, ends(end.clone()));
     let peers = server()
         .add_service(PeerService::server(us, links.clone()))
@@ -337,7 +334,7 @@ fn server() -> Server {
 
 fn incoming(listener: std::net::TcpListener) -> Result<TcpIncoming, NodeError> {
     let failed =
-        |error: std::io::Error| NodeError::Runtime { what: "a listener", source: error.into() };
+        |error: std::io::Error| NodeError::Runtime { what: "a listener", error: error.into() };
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = TcpListener::from_std(listener).map_err(failed)?;
     Ok(TcpIncoming::from(listener).with_nodelay(Some(true)))

@@ -31,7 +31,7 @@ pub(crate) fn serve(
 ) -> Result<impl Future<Output = ()>, NodeError> {
     let failed = |error: std::io::Error| NodeError::Runtime {
         what: "the metrics listener",
-        source: error.into(),
+        error: error.into(),
     };
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = TcpListener::from_std(listener).map_err(failed)?;

@@ -26,8 +26,13 @@ use api::etcdserverpb::ResponseHeader;
 use api::etcdserverpb::cluster_server::ClusterServer;
 use api::etcdserverpb::kv_server::KvServer;
 use api::etcdserverpb::maintenance_server::MaintenanceServer;
+use axum::http::Uri;
+use axum::response::Response;
+use cluster::ClusterService;
+use maintenance::MaintenanceService;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
+use tonic::service::Routes;
 
 use crate::config::Member;
 use crate::driver::{Input, Inspection, Refusal, View};
@@ -66,19 +71,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// What clients call: all services.
-    pub(crate) fn client_services(
-        self: &Arc<Self>,
-    ) -> (
-        KvServer<KvService>,
-        ClusterServer<cluster::ClusterService>,
-        MaintenanceServer<maintenance::MaintenanceService>,
-    ) {
-        (
-            Self::kv_server(KvService::for_clients(Arc::clone(self))),
-            ClusterServer::new(cluster::ClusterService::new(Arc::clone(self))),
-            MaintenanceServer::new(maintenance::MaintenanceService::new(Arc::clone(self))),
-        )
+    /// What clients call: all services, and an answer for those that are not there.
+    pub(crate) fn client_routes(self: &Arc<Self>) -> Routes {
+        let mut routes = Routes::new(Self::kv_server(KvService::for_clients(Arc::clone(self))))
+            .add_service(ClusterServer::new(ClusterService::new(Arc::clone(self))))
+            .add_service(MaintenanceServer::new(MaintenanceService::new(Arc::clone(self))));
+        let router = routes.axum_router_mut();
+        *router = std::mem::take(router).fallback(not_served);
+        routes
     }
 
     /// What the other members call: requests that they forward.
@@ -156,6 +156,12 @@ impl From<Refusal> for Status {
             Refusal::Stopped => stopped(),
         }
     }
+}
+
+async fn not_served(uri: Uri) -> Response {
+    let call = uri.path().trim_start_matches('/');
+    let message = format!("bench-node does not serve {call}, only etcd's KV, Cluster, Maintenance");
+    Status::unimplemented(message).into_http()
 }
 
 fn stopped() -> Status {

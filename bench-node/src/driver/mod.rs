@@ -10,12 +10,14 @@
 
 mod proposals;
 
+use std::pin::pin;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use raft::{Entry, Event, Index, Message, NodeId, Payload, Raft, ReadOutcome, Role, Status, Term};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep_until;
 
 use crate::error::NodeError;
 use crate::events::EventLog;
@@ -156,8 +158,13 @@ impl Driver {
         let mut taken_in = Vec::new();
         let mut stopping = false;
         self.turn(Instant::now())?;
+        let mut alarm = pin!(sleep_until(self.deadline()));
         while !stopping || self.proposals.len() > 0 {
-            let wake_at = tokio::time::Instant::from_std(self.origin + self.raft.deadline());
+            // Under load the deadline moves away with every append: an alarm that rings early now
+            // and then costs less than one that is set anew each turn.
+            if self.deadline() < alarm.deadline() || alarm.is_elapsed() {
+                alarm.as_mut().reset(self.deadline());
+            }
             tokio::select! {
                 biased;
                 taken = self.parts.inputs.recv_many(&mut taken_in, MAX_INPUTS_PER_TURN) => {
@@ -171,7 +178,7 @@ impl Driver {
                         taken_in.push(input);
                     }
                 }
-                () = tokio::time::sleep_until(wake_at) => {}
+                () = &mut alarm => {}
             }
             let now = Instant::now();
             stopping |= self.take_in(now, taken_in.drain(..), stopping)?;
@@ -179,6 +186,11 @@ impl Driver {
         }
         self.reads.refuse_all(Refusal::Stopped);
         Ok(())
+    }
+
+    /// When the protocol wants to be asked, whatever comes in.
+    fn deadline(&self) -> tokio::time::Instant {
+        (self.origin + self.raft.deadline()).into()
     }
 
     /// Whether one of the inputs said to stop.
@@ -263,7 +275,7 @@ impl Driver {
             let waiting = self.proposals.committed(entry.term, entry.index);
             if let Payload::Data(data) = entry.payload {
                 let command = Command::decode(data)
-                    .map_err(|source| NodeError::Command { index: entry.index, source })?;
+                    .map_err(|error| NodeError::Command { index: entry.index, error })?;
                 let result = store.apply(command);
                 if let Some((proposed_at, reply)) = waiting {
                     self.parts.metrics.observe_commit(now.saturating_duration_since(proposed_at));

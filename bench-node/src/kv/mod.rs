@@ -13,6 +13,8 @@ pub mod check;
 mod command;
 mod error;
 mod range;
+#[cfg(test)]
+mod tests;
 mod txn;
 mod write;
 
