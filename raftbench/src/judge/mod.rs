@@ -98,7 +98,7 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         verdict,
         reasons,
         unsafe_settings: plan.cluster.unsafe_settings(),
-        warnings: warnings(plan, observed),
+        warnings: warnings(plan, observed, late_after_ns),
         thresholds,
         observations,
         load: load_figures(plan, observed, load),
@@ -171,7 +171,7 @@ fn load_figures(plan: &Plan, observed: &Observed, figures: LoadSummary) -> Load 
     }
 }
 
-fn warnings(plan: &Plan, observed: &Observed) -> Vec<String> {
+fn warnings(plan: &Plan, observed: &Observed, late_after_ns: i64) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(data_dir) = observed.data_dir.as_ref().filter(|data_dir| data_dir.tmpfs) {
         warnings.push(format!(
@@ -181,6 +181,13 @@ fn warnings(plan: &Plan, observed: &Observed) -> Vec<String> {
     }
     if matches!(plan.load.arrivals, Arrivals::Closed { .. }) {
         warnings.push("closed loop: the latencies hide stalls".into());
+    }
+    if plan.expect.late_after_ms.is_none() && late_after_ns > outage::LEAST_LATE_AFTER_NS {
+        warnings.push(format!(
+            "the baseline was slow: only what takes longer than 10 x its p99, {} ms, counts as late, \
+             and outages look shorter for it; expect.late_after_ms sets a fixed bound",
+            late_after_ns / 1_000_000
+        ));
     }
     warnings
 }

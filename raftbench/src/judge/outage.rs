@@ -18,7 +18,7 @@ use super::scope::Span;
 
 const SECOND_NS: i64 = 1_000_000_000;
 /// However fast the baseline is, an operation below this is not late.
-const LEAST_LATE_AFTER_NS: i64 = 100_000_000;
+pub(super) const LEAST_LATE_AFTER_NS: i64 = 100_000_000;
 
 /// The linearizable operations of the measured phase, each late or in time.
 pub(super) struct Service<'a> {
