@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{Disk, DiskError, DiskFile};
+use super::{BLOCK_BYTES, Disk, DiskError, DiskFile};
 
 /// The host's file system: pwrite and fdatasync.
 #[derive(Clone, Copy, Debug, Default)]
@@ -137,7 +137,10 @@ impl DiskFile for BlockingFile {
     }
 
     fn fill_zero(&self, offset: u64, len: u64) -> Result<(), DiskError> {
-        static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+        // Block by block: a larger write makes larger folios in the page cache, and the kernel then
+        // counts a whole folio as written for each block that is overwritten later (measured on
+        // Linux 6.18, ext4: 1 MiB in /proc/PID/io for 4 KiB on the device).
+        static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
         let end = offset + len;
         let mut at = offset;
         while at < end {
