@@ -1,6 +1,9 @@
 //! The file system under the data directories: a sync on tmpfs is not one, and reports say so.
 
+use std::fs::File;
 use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use crate::evidence::DataDirRecord;
 
@@ -15,6 +18,16 @@ pub(super) fn under(path: &Path) -> Option<DataDirRecord> {
         .max_by_key(|mount| mount.mount_point.components().count())?;
     let tmpfs = matches!(mount.fs_type.as_str(), "tmpfs" | "ramfs");
     Some(DataDirRecord { filesystem: mount.fs_type, tmpfs })
+}
+
+/// Has the file system of `path` write back what other programs left in its cache, so that the run
+/// does not measure their writes: after a large build, syncs of 4 KiB took 250 ms here for some ten
+/// seconds. Gives up after `patience`: a file system that others keep busy is never done.
+pub(super) fn settle(path: &Path, patience: Duration) {
+    let Ok(dir) = File::open(path) else { return };
+    let (done, settled) = channel();
+    std::thread::spawn(move || done.send(nix::unistd::syncfs(dir)));
+    settled.recv_timeout(patience).ok();
 }
 
 #[cfg(test)]

@@ -41,11 +41,18 @@ pub use walk::Watch;
 /// How long a started cluster may take until it serves.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long the file system may take to write back what others left.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(20);
+
 /// How long a cluster may take to answer the audit's first question.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Walks `plan`, with the nodes' data and logs in `folder`.
 pub fn run(plan: &Plan, folder: &RunFolder, watch: &Watch) -> anyhow::Result<Observed> {
+    if !matches!(plan.cluster.target, Target::External { .. }) {
+        (watch.says)("waiting for the file system to settle");
+        disk::settle(folder.path(), SETTLE_PATIENCE);
+    }
     with_cluster(&plan.cluster, folder, watch, async |cluster| {
         observe(plan, folder, watch, cluster).await
     })

@@ -15,6 +15,11 @@ use rustix::process::Signal;
 use super::targets::Member;
 use crate::keeper::MARK;
 
+/// The nodes share this machine's cores with the generator, which in earnest has a machine of its
+/// own. It needs little, but that at once: with equal rights it waits behind three busy nodes for
+/// milliseconds, and the run is about the scheduler. Measured with etcd on two cores.
+const NICENESS: i32 = 10;
+
 /// A started node.
 pub(super) struct Node {
     pub(super) victim: Victim,
@@ -47,6 +52,10 @@ impl Node {
             .stderr(errors)
             .spawn()
             .with_context(|| format!("cannot start {} as `{program}`", member.name))?;
+        // Threads inherit it; so soon after its start a process has one. Where it fails the send lag
+        // tells.
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::setpriority_process(Some(pid), NICENESS).ok();
         let addresses = [&member.client, &member.peer, &member.metrics];
         let listens: Vec<SocketAddr> = addresses.iter().filter_map(|a| a.parse().ok()).collect();
         let ports = listens.iter().map(SocketAddr::port).collect();
