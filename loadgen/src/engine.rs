@@ -95,7 +95,7 @@ impl Load {
         clock: RunClock,
         progress: Arc<Progress>,
     ) -> Result<LoadResult, LoadError> {
-        let _stop = StopOnDrop(progress.clone());
+        let mut broken_off = StopOnDrop(Some(progress.clone()));
         let mut results = Vec::new();
         let mut done = Vec::new();
         for worker in self.workers {
@@ -105,17 +105,21 @@ impl Load {
         for worker in done {
             results.push(worker.await.map_err(|_| LoadError::Worker)?);
         }
+        // Whoever watches this load may watch the next one with the same counters.
+        broken_off.0 = None;
         let first_due = clock.instant_at(-(self.first_due.as_nanos() as i64));
         let wall = Instant::now().saturating_duration_since(first_due);
         Ok(merge(results, self.endpoints, wall))
     }
 }
 
-struct StopOnDrop(Arc<Progress>);
+struct StopOnDrop(Option<Arc<Progress>>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.stop();
+        if let Some(progress) = &self.0 {
+            progress.stop();
+        }
     }
 }
 

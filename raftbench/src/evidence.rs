@@ -152,6 +152,9 @@ pub struct Observed {
     /// What the run's keys held after it, read back linearizably; `None`: no audit was planned, or
     /// they could not be read.
     pub final_state: Option<FinalState>,
+    /// Share of this machine's CPU time that the hypervisor gave to others while the load ran, 0 to 1;
+    /// `None` where the kernel does not say.
+    pub stolen_cpu_share: Option<f64>,
     /// What went wrong though the plan did not ask for it, such as a node that ended by itself.
     /// With any of these a run cannot pass.
     pub problems: Vec<String>,

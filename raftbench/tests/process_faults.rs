@@ -132,3 +132,19 @@ fn a_fault_that_does_nothing_makes_the_run_invalid() {
     let proof = summary["faults"][0]["proof"].as_str().expect("what was seen instead");
     assert!(proof.contains("still runs"), "{proof}");
 }
+
+#[cfg(feature = "seeded-bugs")]
+#[test]
+fn a_write_lost_after_its_acknowledgement_fails_the_run() {
+    let bench = Bench::with(&profile(""));
+    let mut command = bench.command("run", "bench-node");
+    let command =
+        command.args(["--set", "cluster.bench_node.seeded_bug=\"lose-acknowledged-write\""]);
+    let output = command.output().expect("started");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let summary = bench.summary();
+    assert_eq!(summary["verdict"], "fail", "{told}");
+    assert_eq!(summary["checks"]["audit"], "fail", "{told}");
+    assert!(summary["checks"]["lost_writes"].as_u64() > Some(0), "{summary:#}");
+}

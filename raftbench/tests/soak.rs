@@ -35,6 +35,7 @@ fn a_soak_goes_on_where_it_stopped_and_loses_nothing() {
     assert!(numbers.len() >= 6, "{numbers:?}");
     for round in &rounds {
         assert_eq!((&round["audit"], &round["lost_writes"]), (&"pass".into(), &0.into()));
+        assert!(round["acked_writes"].as_u64() > Some(100), "{round:#}");
         assert_eq!(round["effective"], true, "{round:#}");
         assert!(round["recovery_ms"].as_f64().is_some(), "{round:#}");
     }

@@ -17,6 +17,7 @@ mod prometheus;
 mod ready;
 pub mod soak;
 mod status;
+mod stolen;
 mod targets;
 mod walk;
 mod witness;
@@ -122,6 +123,7 @@ async fn observe(
         target_version: cluster.version().to_owned(),
         data_dir: cluster.own().and_then(|_| disk::under(&folder.data())),
         final_state,
+        stolen_cpu_share: walked.stolen_cpu_share,
         problems: walked.problems,
     })
 }

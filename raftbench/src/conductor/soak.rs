@@ -67,9 +67,9 @@ pub struct Round {
 }
 
 impl Round {
-    /// Nothing was lost, and everything came back.
+    /// The kill bit, nothing was lost, and everything came back.
     pub fn is_sound(&self) -> bool {
-        self.audit == AuditVerdict::Pass && self.problems.is_empty()
+        self.effective && self.audit == AuditVerdict::Pass && self.problems.is_empty()
     }
 }
 
@@ -129,6 +129,10 @@ async fn batch(
     let state = read_final_state(&cluster.endpoints(), &load, AUDIT_PATIENCE).await?;
     let report = audit(&load.keys, &walked.load.ops, &state);
     walked.problems.extend(report.findings.iter().map(|finding| finding.sentence.clone()));
+    if report.acked_writes == 0 {
+        let problem = "no write was acknowledged between the kills: there was nothing to lose";
+        walked.problems.push(problem.to_owned());
+    }
     // By their number, which is the last part of a fault's id.
     walked.faults.sort_by_key(number);
     let record = |fault| round(plan.seed, fault, (first, last), &report, &walked);

@@ -16,6 +16,7 @@ use loadgen::{Load, Progress};
 
 use super::cluster::Cluster;
 use super::observe::{self, Gathered};
+use super::stolen::CpuTime;
 use super::{faults, ready};
 use crate::evidence::{FaultRecord, MetricSample};
 use crate::plan::FaultPlan;
@@ -58,6 +59,7 @@ pub(super) struct Walked {
     pub(super) load: LoadResult,
     pub(super) faults: Vec<FaultRecord>,
     pub(super) samples: Vec<MetricSample>,
+    pub(super) stolen_cpu_share: Option<f64>,
     pub(super) problems: Vec<String>,
 }
 
@@ -93,7 +95,9 @@ pub(super) async fn walk(
     for (number, fault) in script.faults.iter().enumerate() {
         walks.spawn(faults::walk(stage.clone(), fault.clone(), number as u64));
     }
+    let before = CpuTime::now();
     let load = load.run(clock, watch.load.clone()).await?;
+    let stolen_cpu_share = CpuTime::stolen_share(before, CpuTime::now());
     (watch.says)("load has ended");
     let mut faults = walks.join_all().await;
     faults.sort_by_key(|fault| fault.injected_ns);
@@ -107,7 +111,7 @@ pub(super) async fn walk(
     samples.extend(last);
     samples.sort_by_key(|sample| sample.t_ns);
     problems.splice(0..0, gathered.problems.drain(..));
-    Ok(Walked { clock, load, faults, samples, problems })
+    Ok(Walked { clock, load, faults, samples, stolen_cpu_share, problems })
 }
 
 /// Starts what a fault left down, and waits until every member has caught up; says what did not.

@@ -171,12 +171,22 @@ fn load_figures(plan: &Plan, observed: &Observed, figures: LoadSummary) -> Load 
     }
 }
 
+/// Less stolen CPU than this is no news.
+const STOLEN_WORTH_TELLING: f64 = 0.02;
+
 fn warnings(plan: &Plan, observed: &Observed, late_after_ns: i64) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(data_dir) = observed.data_dir.as_ref().filter(|data_dir| data_dir.tmpfs) {
         warnings.push(format!(
             "the data directories are on {}: a sync there is not one",
             data_dir.filesystem
+        ));
+    }
+    if let Some(share) = observed.stolen_cpu_share.filter(|share| *share >= STOLEN_WORTH_TELLING) {
+        warnings.push(format!(
+            "the hypervisor gave {:.0} % of this machine's CPU to others while the load ran: what is \
+             slow here may be their doing",
+            share * 100.0
         ));
     }
     if matches!(plan.load.arrivals, Arrivals::Closed { .. }) {
