@@ -78,9 +78,16 @@ impl LoadSummary {
             }
         }
         let seconds = spec.measure.as_secs_f64();
+        // What a backlog still answers in the drain was not achieved in the phase.
+        let end_ns = spec.measure.as_nanos() as i64;
+        let in_phase = |op: &&OpRecord| {
+            op.outcome == Outcome::Ok
+                && op.completed_ns.is_some_and(|completed| (0..end_ns).contains(&completed))
+        };
+        let achieved = result.ops.iter().filter(in_phase).count();
         Self {
             offered_per_second: summary.scheduled as f64 / seconds,
-            achieved_per_second: summary.ok as f64 / seconds,
+            achieved_per_second: achieved as f64 / seconds,
             latency_us: all.quantiles_us(),
             ok_latency_us: ok.quantiles_us(),
             service_time_us: service.quantiles_us(),

@@ -109,17 +109,17 @@ fn figures(a: &Summary, b: &Summary) -> Vec<Vec<String>> {
             String::new(),
         ]);
     }
-    rows.push(row(
-        "lost writes",
-        "",
-        a.checks.lost_writes as f64,
-        b.checks.lost_writes as f64,
-        count,
-    ));
+    let lost = |summary: &Summary| summary.checks.lost_writes.map_or(f64::NAN, |lost| lost as f64);
+    let count_or_unknown =
+        |lost: f64| if lost.is_nan() { "not known".to_owned() } else { count(lost) };
+    rows.push(row("lost writes", "", lost(a), lost(b), count_or_unknown));
     rows
 }
 
 fn row(name: &str, unit: &str, a: f64, b: f64, text: fn(f64) -> String) -> Vec<String> {
+    if a.is_nan() || b.is_nan() {
+        return vec![name.into(), unit.into(), text(a), text(b), String::new(), String::new()];
+    }
     let percent = match a == 0.0 {
         true => String::new(),
         false => signed(format!("{:.1}", (b - a) / a * 100.0)),

@@ -36,12 +36,9 @@ impl RunFolder {
         self.write_file("faults.jsonl", |to| write_lines(to, &observed.faults))?;
         self.write_file("events.jsonl", |to| write_lines(to, &observed.events))?;
         self.write_file("metrics.jsonl", |to| write_lines(to, &observed.samples))?;
-        if plan.checks.linearizable {
-            let names = endpoint_names(observed);
-            let history: Vec<_> =
-                operations(&observed.load, &plan.load.keys, Some(&names)).collect();
-            history::write(&self.file(HISTORY), &history)?;
-        }
+        let names = endpoint_names(observed);
+        let history: Vec<_> = operations(&observed.load, &plan.load.keys, Some(&names)).collect();
+        history::write(&self.file(HISTORY), &history)?;
         // Last: a folder with a summary is a whole one.
         self.write_file(SUMMARY, |to| {
             serde_json::to_writer_pretty(&mut *to, summary)?;

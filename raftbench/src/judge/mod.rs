@@ -17,6 +17,7 @@ pub mod summary;
 mod thresholds;
 mod verdict;
 
+use history::{Kind, Outcome};
 use loadgen::audit::{AuditVerdict, audit};
 use loadgen::spec::Arrivals;
 use loadgen::summary::{LoadSummary, generator_cpu_share};
@@ -52,10 +53,7 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
     let first_fault_ns = windows.iter().map(|window| window.start_ns).min();
     let late_after_ns = match (plan.expect.late_after_ms, first_fault_ns) {
         (Some(ms), _) => (ms * 1e6) as i64,
-        (None, Some(end_ns)) => {
-            let baseline = Span { start_ns: measured.start_ns, end_ns };
-            outage::late_after_ns(ops, baseline, timeout_ns)
-        }
+        (None, Some(end_ns)) => outage::late_after_ns(ops, end_ns, timeout_ns),
         (None, None) => outage::late_after_without_baseline_ns(ops, measured, timeout_ns),
     };
     let service = Service::new(ops, measured, late_after_ns, timeout_ns);
@@ -63,6 +61,8 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         faults::faults(observed, &service, measured).into_iter().unzip();
     let mut outages = service.outages();
     outages.extend(fault_outages.into_iter().flatten());
+    let open_outage =
+        outages.iter().filter(|outage| outage.at_least).map(|o| o.span.ms()).reduce(f64::max);
     let outages: Vec<Span> = outages.into_iter().map(|outage| outage.span).collect();
     let stability = Stability {
         leader_changes: leader_changes(plan, observed, measured),
@@ -83,6 +83,9 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         scheduled: load.scheduled,
         ok: load.ok,
         longest_outage_ms: stability.longest_outage_ms,
+        open_outage_ms: open_outage,
+        unseen_faults: unseen_faults(observed, &service, measured),
+        measured_s: measured.ms() / 1e3,
         generator_past_limit: load.generator_past_limit(plan.load.arrivals),
     };
     let (verdict, reasons) = verdict::decide(plan, &findings);
@@ -174,6 +177,14 @@ fn load_figures(plan: &Plan, observed: &Observed, figures: LoadSummary) -> Load 
 /// Less stolen CPU than this is no news.
 const STOLEN_WORTH_TELLING: f64 = 0.02;
 
+/// Faults in whose window no linearizable operation was due: nobody can say how long they lasted
+/// for clients.
+fn unseen_faults(observed: &Observed, service: &Service<'_>, measured: Span) -> Vec<String> {
+    let windows = scope::fault_windows(&observed.faults, measured);
+    let unseen = observed.faults.iter().zip(windows).filter(|(_, window)| !service.sees(*window));
+    unseen.map(|(fault, _)| fault.id.clone()).collect()
+}
+
 fn warnings(plan: &Plan, observed: &Observed, late_after_ns: i64) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(data_dir) = observed.data_dir.as_ref().filter(|data_dir| data_dir.tmpfs) {
@@ -181,6 +192,13 @@ fn warnings(plan: &Plan, observed: &Observed, late_after_ns: i64) -> Vec<String>
             "the data directories are on {}: a sync there is not one",
             data_dir.filesystem
         ));
+    }
+    if plan.checks.linearizable {
+        warnings.push(
+            "checks.linearizable is on, and there is no checker yet: the history is recorded, and \
+             nobody checked it"
+                .into(),
+        );
     }
     if let Some(share) = observed.stolen_cpu_share.filter(|share| *share >= STOLEN_WORTH_TELLING) {
         warnings.push(format!(
@@ -203,11 +221,16 @@ fn warnings(plan: &Plan, observed: &Observed, late_after_ns: i64) -> Vec<String>
 }
 
 fn checks(plan: &Plan, observed: &Observed) -> CheckResults {
+    let writes = |outcome| {
+        let puts = observed.load.ops.iter().filter(|op| op.kind == Kind::Put);
+        puts.filter(|op| op.outcome == outcome).count() as u64
+    };
     let unread = CheckResults {
         audit: if plan.checks.audit { CheckVerdict::Undecided } else { CheckVerdict::Skipped },
-        acked_writes: 0,
-        lost_writes: 0,
-        unknown_writes: 0,
+        acked_writes: writes(Outcome::Ok),
+        // Nobody looked.
+        lost_writes: None,
+        unknown_writes: writes(Outcome::Unknown),
         findings: Vec::new(),
         linearizable: CheckVerdict::Skipped,
     };
@@ -221,7 +244,7 @@ fn checks(plan: &Plan, observed: &Observed) -> CheckResults {
             AuditVerdict::Fail => CheckVerdict::Fail,
         },
         acked_writes: report.acked_writes,
-        lost_writes: report.lost_writes,
+        lost_writes: Some(report.lost_writes),
         unknown_writes: report.unknown_writes,
         findings: report.findings.into_iter().map(|finding| finding.sentence).collect(),
         ..unread

@@ -40,10 +40,23 @@ pub(super) struct Outage {
     pub(super) at_least: bool,
 }
 
-/// The larger of 100 ms and 10 x the p99 of the linearizable operations due in `baseline`, which is
-/// what came before the first fault.
-pub(super) fn late_after_ns(ops: &[OpRecord], baseline: Span, timeout_ns: i64) -> i64 {
-    LEAST_LATE_AFTER_NS.max(10 * p99_ns(ops, baseline, timeout_ns).unwrap_or(0))
+/// With fewer operations before the first fault, the warm-up joins the baseline.
+const LEAST_BASELINE: usize = 1000;
+
+/// The larger of 100 ms and 10 x the p99 of the baseline: the linearizable operations of the
+/// measured phase that were settled before the first fault came at `fault_ns`. Those that it found
+/// open do not count: their latency is the outage's.
+pub(super) fn late_after_ns(ops: &[OpRecord], fault_ns: i64, timeout_ns: i64) -> i64 {
+    let settled = |op: &&OpRecord| {
+        op.linearizable && op.completed_ns.is_some_and(|completed| completed < fault_ns)
+    };
+    let before = &ops[..ops.partition_point(|op| op.intended_ns < fault_ns)];
+    let measured = &before[before.partition_point(|op| op.intended_ns < 0)..];
+    let baseline =
+        if measured.iter().filter(settled).count() < LEAST_BASELINE { before } else { measured };
+    let mut latencies: Vec<i64> =
+        baseline.iter().filter(settled).map(|op| op.latency_ns(timeout_ns)).collect();
+    LEAST_LATE_AFTER_NS.max(10 * nearest_rank(&mut latencies, 0.99).unwrap_or(0))
 }
 
 /// The same where there is no fault, and so no baseline: the median second's p99 stands in, which
@@ -91,6 +104,11 @@ impl<'a> Service<'a> {
             in_time_before.push(in_time);
         }
         Self { ops, in_time_before, late_after_ns, measured }
+    }
+
+    /// Whether any operation was due in `window`.
+    pub(super) fn sees(&self, window: Span) -> bool {
+        self.ops.iter().any(|op| window.contains(op.intended_ns))
     }
 
     /// What counts as late.
@@ -304,9 +322,19 @@ mod tests {
     #[test]
     fn late_is_ten_times_the_baseline_but_never_below_a_tenth_of_a_second() {
         let fast = op_every_ms(0..1000, |_| Op::Ok { took_ms: 2 });
-        let baseline = Span { start_ns: 0, end_ns: 1000 * MS };
-        assert_eq!(late_after_ns(&fast, baseline, TIMEOUT), 100 * MS);
+        let fault_ns = 1000 * MS;
+        assert_eq!(late_after_ns(&fast, fault_ns, TIMEOUT), 100 * MS);
         let slow = op_every_ms(0..1000, |ms| Op::Ok { took_ms: if ms % 50 == 0 { 40 } else { 2 } });
-        assert_eq!(late_after_ns(&slow, baseline, TIMEOUT), 400 * MS);
+        assert_eq!(late_after_ns(&slow, fault_ns, TIMEOUT), 400 * MS);
+    }
+
+    #[test]
+    fn what_a_fault_finds_open_is_not_its_baseline() {
+        // Killed at 100 ms: what was due within the last 5 ms waits for the new leader.
+        let ops = op_every_ms(0..3000, |ms| match ms {
+            95..1600 => Op::Ok { took_ms: 1600 - ms },
+            _ => Op::Ok { took_ms: 1 },
+        });
+        assert_eq!(late_after_ns(&ops, 100 * MS, TIMEOUT), 100 * MS);
     }
 }

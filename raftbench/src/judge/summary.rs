@@ -186,8 +186,8 @@ pub struct CheckResults {
     pub audit: CheckVerdict,
     /// Writes that were acknowledged.
     pub acked_writes: u64,
-    /// Of these, not found again.
-    pub lost_writes: u64,
+    /// Of these, not found again; `None` where the audit could not look, or was not asked to.
+    pub lost_writes: Option<u64>,
     /// Writes whose outcome the client does not know.
     pub unknown_writes: u64,
     /// What the audit has to say, one line each.

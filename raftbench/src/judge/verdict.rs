@@ -35,6 +35,12 @@ pub(super) struct Findings<'a> {
     pub(super) ok: u64,
     /// The longest outage of the run, whatever caused it.
     pub(super) longest_outage_ms: f64,
+    /// The longest outage that was still open when the load ended.
+    pub(super) open_outage_ms: Option<f64>,
+    /// Faults in whose window no linearizable operation was due.
+    pub(super) unseen_faults: Vec<String>,
+    /// How long load was measured.
+    pub(super) measured_s: f64,
     /// The load's own word.
     pub(super) generator_past_limit: Option<String>,
 }
@@ -58,7 +64,7 @@ fn losses(findings: &Findings<'_>) -> Vec<String> {
     let checks = findings.checks;
     let mut reasons = Vec::new();
     if checks.audit == CheckVerdict::Fail {
-        reasons.push(match checks.lost_writes {
+        reasons.push(match checks.lost_writes.unwrap_or(0) {
             0 => format!("the audit failed: {}", first_finding(checks)),
             lost => format!(
                 "{lost} of {} acknowledged writes lost: {}",
@@ -83,6 +89,10 @@ fn mistrust(plan: &Plan, findings: &Findings<'_>) -> Vec<String> {
             Some(fault) if !fault.effective => reasons.push(format!(
                 "{} ({} {}) did not bite: {}",
                 fault.id, fault.kind, fault.target, fault.proof
+            )),
+            Some(fault) if fault.injected_s >= findings.measured_s => reasons.push(format!(
+                "{} ({} {}) came {:.1} s after time zero, when the load had ended: nobody saw it",
+                fault.id, fault.kind, fault.target, fault.injected_s
             )),
             Some(_) => {}
         }
@@ -161,10 +171,14 @@ fn gaps(plan: &Plan, findings: &Findings<'_>) -> Vec<String> {
                 fault.id, fault.target
             ));
         }
-        if plan.expect.max_outage_ms.is_some() && fault.outage_at_least {
+    }
+    if plan.expect.max_outage_ms.is_some() {
+        if let Some(ms) = findings.open_outage_ms {
+            reasons.push(format!("an outage was not over when the load ended, after {ms:.0} ms"));
+        }
+        for id in &findings.unseen_faults {
             reasons.push(format!(
-                "the outage of {} was not over when the load ended, after {:.0} ms",
-                fault.id, fault.outage_ms
+                "no linearizable operation was due while {id} held: its outage is not known"
             ));
         }
     }

@@ -221,7 +221,7 @@ fn checks(summary: &Summary, blocks: &mut Vec<Block>) {
         "audit: {} ({} acknowledged writes, {} lost; {} unknown); linearizable: {}",
         word(checks.audit),
         count(checks.acked_writes as f64),
-        count(checks.lost_writes as f64),
+        checks.lost_writes.map_or("nobody knows how many".into(), |lost| count(lost as f64)),
         count(checks.unknown_writes as f64),
         word(checks.linearizable)
     )));

@@ -1,5 +1,6 @@
 //! The same run, with one thing broken at a time.
 
+use history::Outcome;
 use raftbench::evidence::Observed;
 use raftbench::judge::judge;
 use raftbench::judge::summary::{
@@ -7,6 +8,8 @@ use raftbench::judge::summary::{
 };
 
 use crate::hand_made::{MS, final_state, observed, ops, plan};
+
+const S: i64 = 1000 * MS;
 
 fn judged(break_it: impl FnOnce(&mut Observed)) -> Summary {
     judged_with(&[], break_it)
@@ -118,7 +121,7 @@ fn a_lost_write_fails_even_a_run_that_is_invalid() {
     };
     let summary = judged(lose);
     came_to(&summary, Verdict::Fail, "acknowledged writes lost");
-    assert!(summary.checks.lost_writes > 0);
+    assert!(summary.checks.lost_writes > Some(0));
     assert!(summary.reasons.iter().any(|reason| reason.contains("did not bite")));
 }
 
@@ -196,4 +199,33 @@ fn too_few_operations_decide_nothing() {
         observed.faults.clear();
     });
     came_to(&summary, Verdict::Inconclusive, "only 50 operations were due");
+}
+
+#[test]
+fn a_fault_that_came_after_the_load_is_invalid() {
+    let late = judged(|observed| {
+        observed.faults[0].injected_ns = observed.load.ops.last().expect("ops").intended_ns + S;
+        observed.faults[0].healed_ns = None;
+        observed.faults[0].recovered_ns = None;
+    });
+    came_to(&late, Verdict::Invalid, "when the load had ended");
+}
+
+#[test]
+fn an_outage_that_nobody_could_see_is_inconclusive() {
+    let blind = judged_with(&["expect.max_outage_ms=9000"], |observed| {
+        observed.load.ops.iter_mut().for_each(|op| op.linearizable = false);
+    });
+    came_to(&blind, Verdict::Inconclusive, "its outage is not known");
+}
+
+#[test]
+fn an_outage_still_open_at_the_end_is_inconclusive() {
+    let dead = judged_with(&["expect.max_outage_ms=9000"], |observed| {
+        let end_ns = observed.load.ops.last().expect("ops").intended_ns;
+        for op in observed.load.ops.iter_mut().filter(|op| op.intended_ns > end_ns - 2 * S) {
+            (op.outcome, op.completed_ns) = (Outcome::Unknown, None);
+        }
+    });
+    came_to(&dead, Verdict::Inconclusive, "was not over when the load ended");
 }
