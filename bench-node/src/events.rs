@@ -20,6 +20,8 @@ pub(crate) fn log_to_stderr() {
         .with_target(false)
         .with_writer(std::io::stderr)
         .with_env_filter(filter.from_env_lossy())
+        // It would say so on stderr, which is what failed, and panic.
+        .log_internal_errors(false)
         .finish()
         .try_init();
 }

@@ -6,11 +6,13 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use raft::Recovered;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -43,6 +45,7 @@ const MAX_STREAMS: u32 = 1 << 20;
 pub fn run(config_path: &Path) -> Result<(), NodeError> {
     let config = Config::load(config_path)?;
     events::log_to_stderr();
+    raise_file_limit();
     let runtime = runtime(&config)?;
     let result = runtime.block_on(async {
         let listeners = Listeners::bind(&config)?;
@@ -55,6 +58,15 @@ pub fn run(config_path: &Path) -> Result<(), NodeError> {
     // Whoever still waits for the disk must not hold up the end for long.
     runtime.shutdown_timeout(GRACE);
     result
+}
+
+/// Each client takes a file, and the soft limit that shells give is low for a whole load.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(error = error.to_string(), "cannot raise the limit of open files");
+    }
 }
 
 /// Runs a node on a thread of its own, over any disk.
@@ -173,7 +185,9 @@ async fn serve<D: Disk>(
     let incarnation = rand::random();
     let data_dir = DataDir::open_on(disk.clone(), &config.data_dir, cluster_id, id, incarnation)?;
     let (inputs, inputs_taken) = mpsc::unbounded_channel();
-    let (log, recovered) = open_log(&config, disk, &data_dir.wal_dir(), &inputs, &metrics)?;
+    let (log, recovered) = open_log(&config, disk, &data_dir, &inputs, &metrics)?;
+    let log = Arc::new(log);
+    let restored = Arc::new(AtomicBool::new(recovered.entries.is_empty()));
     tracing::info!(
         node = config.name,
         term = recovered.hard_state.term,
@@ -203,6 +217,7 @@ async fn serve<D: Disk>(
         cluster_id,
         members: config.members.clone(),
         store: Arc::clone(&store),
+        restored: Arc::clone(&restored),
         inputs: inputs.clone(),
         view: seen_view,
         links: links.clone(),
@@ -219,7 +234,7 @@ async fn serve<D: Disk>(
         .add_routes(shared.client_routes())
         .serve_with_incoming_shutdown(incoming(listeners.client)?, ends(end.clone()));
     let peers = server()
-        .add_service(PeerService::server(us, links.clone()))
+        .add_service(PeerService::server(Arc::clone(&us), links.clone()))
         .add_service(shared.peer_service())
         .serve_with_incoming(incoming(listeners.peer)?);
     let scrapes = crate::scrape::serve(listeners.metrics, inputs.clone(), Arc::clone(&metrics))?;
@@ -228,8 +243,9 @@ async fn serve<D: Disk>(
     tasks.spawn(scrapes);
 
     let parts = driver::Parts {
-        log,
+        log: Arc::clone(&log),
         store,
+        restored,
         outboxes: Outboxes::new(&links, Arc::clone(&metrics)),
         inputs: inputs_taken,
         view,
@@ -238,41 +254,64 @@ async fn serve<D: Disk>(
         patience: REQUEST_PATIENCE + config.election_timeout * 2,
     };
     let mut driver = tokio::spawn(driver::run(raft_config(&config), recovered, parts));
-    tokio::select! {
+    let result = tokio::select! {
         ended = &mut driver => ended.expect("the loop does not panic"),
-        Some(failure) = failures.recv() => {
-            driver.abort();
-            Err(failure)
-        }
+        Some(failure) = failures.recv() => cancel(driver).await.and(Err(failure)),
         () = stop => {
             tracing::info!(node = config.name, "stopping");
             let _ = begin_end.send(true);
             let _ = inputs.send(Input::Stop);
-            let ended = tokio::time::timeout(GRACE, async {
-                let ended = (&mut driver).await.expect("the loop does not panic");
-                let _ = clients.await;
-                ended
-            });
-            let ended = ended.await.unwrap_or(Ok(()));
-            driver.abort();
-            ended
+            let ended = tokio::time::timeout(GRACE, &mut driver).await;
+            // Clients that keep their connections open must not hide how the loop ended.
+            let _ = tokio::time::timeout(GRACE, clients).await;
+            match ended {
+                Ok(ended) => ended.expect("the loop does not panic"),
+                Err(_) => cancel(driver).await,
+            }
         }
+    };
+    // Writes what waits: not here, for a disk that stalls would hold up the end; and not on one of
+    // the runtime's own threads, which the same disk may hold. The data directory's lock stays with
+    // it.
+    let (closing, closed) = oneshot::channel::<()>();
+    std::thread::Builder::new()
+        .name("wal-close".to_owned())
+        .spawn(move || {
+            drop(log);
+            drop(us);
+            drop(closing);
+        })
+        .map_err(|error| NodeError::Runtime { what: "the log's end", error: error.into() })?;
+    if tokio::time::timeout(GRACE, closed).await.is_err() {
+        tracing::warn!("the disk stalls: what waits for it was not acknowledged, and is left");
+    }
+    result
+}
+
+/// Ends the loop where it is; a result that it has already counts.
+async fn cancel(driver: tokio::task::JoinHandle<Result<(), NodeError>>) -> Result<(), NodeError> {
+    driver.abort();
+    match driver.await {
+        Err(error) if error.is_cancelled() => Ok(()),
+        ended => ended.expect("the loop does not panic"),
     }
 }
 
 fn open_log<D: Disk>(
     config: &Config,
     disk: D,
-    dir: &Path,
+    data_dir: &DataDir<D>,
     inputs: &mpsc::UnboundedSender<Input>,
     metrics: &Arc<Metrics>,
 ) -> Result<(wal::Writer, Recovered<Bytes>), NodeError> {
     let options = wal::Options {
         segment_bytes: config.settings.segment_bytes.get(),
         unsafe_no_fsync: config.settings.unsafe_no_fsync,
+        // The first batch is durable before peers can write a member down.
+        must_exist: data_dir.introduced(),
         ..wal::Options::default()
     };
-    let (log, recovered) = wal::open(disk, dir, options)?;
+    let (log, recovered) = wal::open(disk, &data_dir.wal_dir(), options)?;
     if let Some(cut) = log.cut() {
         let path = cut.path.display().to_string();
         tracing::warn!(path, offset = cut.offset, "cut a torn tail that was never acknowledged");

@@ -148,12 +148,14 @@ impl Fault for Pause {
     }
 
     fn heal(&mut self, _restarter: &dyn Restarter) -> Result<Healed, Error> {
-        let state = self.victim.state()?;
+        let state = self.victim.state();
+        // Also where nothing could be seen: a process that stands still is the worse end.
+        self.victim.signal(Signal::CONT)?;
+        let state = state?;
         let held = match &self.stopped {
             Some(stopped) => state.is_stopped() && state.cpu_ticks == stopped.cpu_ticks,
             None => false,
         };
-        self.victim.signal(Signal::CONT)?;
         let resumed = self.resumed(state.cpu_ticks)?;
         let until =
             if held { "stood still until resumed" } else { "did not stand still until resumed" };

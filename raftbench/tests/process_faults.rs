@@ -84,6 +84,29 @@ resume_after_s = 1
 }
 
 #[test]
+fn a_restart_bites_and_is_recovered_from() {
+    let faults = r#"
+[[faults]]
+kind = "restart"
+target = "follower"
+at_s = 2
+"#;
+    let bench = Bench::with(&profile(faults));
+    let output = bench.command("run", "bench-node").output().expect("started");
+    let summary = bench.summary();
+    let told = format!("{}\n{summary:#}", String::from_utf8_lossy(&output.stderr));
+    let fault = &summary["faults"][0];
+    assert_eq!(fault["effective"], true, "{told}");
+    for part in ["exited with status 0", "started again as pid"] {
+        assert!(fault["proof"].as_str().expect("a proof").contains(part), "{told}");
+    }
+    for key in ["healed_s", "recovered_s"] {
+        assert!(fault[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {told}");
+    }
+    assert_eq!(summary["checks"]["audit"], "pass", "{told}");
+}
+
+#[test]
 fn a_cluster_that_others_started_is_loaded_but_never_broken() {
     let theirs = Bench::with(&profile(""));
     let mut up = theirs.command("up", "bench-node");

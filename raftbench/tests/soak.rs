@@ -40,3 +40,18 @@ fn a_soak_goes_on_where_it_stopped_and_loses_nothing() {
         assert!(round["recovery_ms"].as_f64().is_some(), "{round:#}");
     }
 }
+
+#[test]
+fn what_never_began_leaves_no_folder() {
+    let bench = Bench::with(&profile(""));
+    for (name, arguments) in [("soak", &["--rounds", "1"][..]), ("up", &[])] {
+        let mut command = bench.command(name, "etcd");
+        // An empty folder: there is no etcd on this PATH.
+        let nowhere = tempfile::tempdir().expect("a folder");
+        let output = command.args(arguments).env("PATH", nowhere.path()).output().expect("started");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}: {error}");
+        assert!(error.contains("no `etcd` on the PATH"), "{name}: {error}");
+        assert!(!bench.out().exists(), "{name} left its folder behind");
+    }
+}

@@ -161,7 +161,7 @@ impl Kv for KvService {
     ) -> Result<Response<RangeResponse>, Status> {
         let request = request.into_inner();
         check::range(&request)?;
-        let response = if request.serializable {
+        let response = if request.serializable && self.shared.restored() {
             self.shared.read_store(|store| store.range(&request))?
         } else {
             match self.ask(Asked::Range(request)).await? {
@@ -200,7 +200,7 @@ impl Kv for KvService {
         check::txn(&request)?;
         let answer = if !kv::is_read_only(&request) {
             self.ask(Asked::Command(Command::Txn(request))).await?
-        } else if kv::is_serializable(&request) {
+        } else if kv::is_serializable(&request) && self.shared.restored() {
             let response = self.shared.read_store(|store| store.read_txn(&request))?;
             Answer::Command(kv::Response::Txn(response))
         } else {

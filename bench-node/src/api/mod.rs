@@ -18,7 +18,7 @@ mod forward;
 mod kv;
 mod maintenance;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -58,6 +58,9 @@ pub(crate) struct Shared {
     pub members: Vec<Member>,
     /// The state machine.
     pub store: Arc<RwLock<Store>>,
+    /// Whether the store holds something: after a restart it is empty until a leader says what is
+    /// committed.
+    pub restored: Arc<AtomicBool>,
     /// To the loop.
     pub inputs: mpsc::UnboundedSender<Input>,
     /// Who leads.
@@ -105,6 +108,11 @@ impl Shared {
 
     fn read_store<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
         read(&self.store.read().expect("nobody panics holding the store"))
+    }
+
+    /// Whether this member may answer from its store as it is.
+    fn restored(&self) -> bool {
+        self.restored.load(Ordering::Relaxed)
     }
 
     async fn inspect(&self) -> Result<Inspection, Status> {

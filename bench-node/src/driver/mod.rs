@@ -11,6 +11,7 @@
 mod proposals;
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
@@ -89,14 +90,16 @@ pub(crate) struct View {
 
 /// What the loop works on.
 pub(crate) struct Parts {
-    /// Where writes go.
-    pub log: wal::Writer,
+    /// Where writes go. Shared only so that the loop does not drop it: that waits for the disk.
+    pub log: Arc<wal::Writer>,
     /// The state machine; readers share it.
     pub store: Arc<RwLock<Store>>,
     /// Towards the other members.
     pub outboxes: Outboxes,
     /// Everything that comes in.
     pub inputs: mpsc::UnboundedReceiver<Input>,
+    /// Told when the store holds something that this process knows to be committed.
+    pub restored: Arc<AtomicBool>,
     /// Tells who leads.
     pub view: watch::Sender<View>,
     /// Counters and histograms.
@@ -171,14 +174,16 @@ impl Driver {
                     if taken == 0 {
                         break;
                     }
-                    tokio::task::yield_now().await;
-                    while taken_in.len() < MAX_INPUTS_PER_TURN
-                        && let Ok(input) = self.parts.inputs.try_recv()
-                    {
-                        taken_in.push(input);
-                    }
                 }
                 () = &mut alarm => {}
+            }
+            // After an alarm, too: when the process was paused, the messages that show that the
+            // leader is alive may still wait in the sockets.
+            tokio::task::yield_now().await;
+            while taken_in.len() < MAX_INPUTS_PER_TURN
+                && let Ok(input) = self.parts.inputs.try_recv()
+            {
+                taken_in.push(input);
             }
             let now = Instant::now();
             stopping |= self.take_in(now, taken_in.drain(..), stopping)?;
@@ -285,6 +290,8 @@ impl Driver {
             }
             self.applied_index = entry.index;
         }
+        // The store's lock is what orders it with the reads.
+        self.parts.restored.store(true, Ordering::Relaxed);
         Ok(())
     }
 

@@ -44,8 +44,10 @@ struct Up {
 }
 
 enum Lost {
-    /// The peer does not want us; it says why.
+    /// The peer knows us by another data directory; it says so.
     RefusedBy(String),
+    /// Who answers does not belong with us: it says what differs.
+    Misplaced(String),
     /// The peer is not whom we met under its id.
     Stranger(IdentityError),
     /// What we must write down cannot be written.
@@ -100,26 +102,30 @@ impl Link {
         us.metrics.set_peer_connected(&self.name, false);
         let mut retry = FIRST_RETRY;
         let mut told = None;
+        let mut met = false;
         loop {
             let lost = self.connect(&us, &mut told).await;
             let was_up = self.up.lock().expect("never held across a panic").take().is_some();
             us.metrics.set_peer_connected(&self.name, false);
             if was_up {
                 retry = FIRST_RETRY;
+                met = true;
             }
             match lost {
-                Lost::RefusedBy(reason) => {
+                // Once the configurations have agreed, the peer is gone and another cluster took
+                // its port: no reason to end, too.
+                Lost::Misplaced(reason) if met => {
+                    self.tell_refused(reason, &mut told);
+                    retry = LAST_RETRY;
+                }
+                Lost::RefusedBy(reason) | Lost::Misplaced(reason) => {
                     tracing::error!(peer = self.name, reason, "peer refused");
                     us.end_node(NodeError::Refused { peer: self.name.clone(), reason });
                     return;
                 }
                 Lost::Identity(error) => return us.end_node(NodeError::Identity(error)),
                 Lost::Stranger(error) => {
-                    let reason = error.to_string();
-                    if told.as_ref() != Some(&reason) {
-                        tracing::error!(peer = self.name, reason, "peer refused");
-                        told = Some(reason);
-                    }
+                    self.tell_refused(error.to_string(), &mut told);
                     retry = LAST_RETRY;
                 }
                 Lost::Down(reason) if was_up => {
@@ -131,6 +137,14 @@ impl Link {
                 () = tokio::time::sleep(retry) => retry = (retry * 2).min(LAST_RETRY),
                 () = self.retry_now.notified() => retry = FIRST_RETRY,
             }
+        }
+    }
+
+    /// Says it once, not at each attempt.
+    fn tell_refused(&self, reason: String, told: &mut Option<String>) {
+        if told.as_ref() != Some(&reason) {
+            tracing::error!(peer = self.name, reason, "peer refused");
+            *told = Some(reason);
         }
     }
 
@@ -189,10 +203,10 @@ impl Link {
 
 impl From<Status> for Lost {
     fn from(status: Status) -> Self {
-        if status.code() == Code::FailedPrecondition {
-            Self::RefusedBy(status.message().to_owned())
-        } else {
-            Self::Down(full(&status))
+        match status.code() {
+            service::LOST_DIRECTORY => Self::RefusedBy(status.message().to_owned()),
+            Code::FailedPrecondition => Self::Misplaced(status.message().to_owned()),
+            _ => Self::Down(full(&status)),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! has to be told from the old one: each data directory has an *incarnation*, drawn at random when
 //! it was made. Members introduce themselves before they exchange anything, and write down the
 //! incarnation of whom they met; another one under the same id is refused, and the refused member
-//! stops.
+//! stops. So does one that is told, before it ever met the peer, that their configurations differ.
 //!
 //! That alone leaves a gap: the peers that knew the old directory may be down when the new one
 //! introduces itself. So a fresh member neither votes nor acknowledges until a majority of the
@@ -20,7 +20,7 @@
 //!
 //! # How they talk
 //! Each member keeps one stream to each other one, for its own messages; answers come back on the
-//! other's stream. What one turn of the loop has for a peer travels as one batch. Requests of
+//! other's stream. What one turn of the loop has for a peer travels as one batch, or a few. Requests of
 //! clients that reached the wrong member are forwarded on the same connection.
 
 mod link;
@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex};
 
 use api::peer::PeerBatch;
 use bytes::Bytes;
+use prost::Message as _;
 use raft::{Message, NodeId};
 use tokio::sync::mpsc;
 
@@ -47,6 +48,9 @@ pub(crate) use service::PeerService;
 
 /// The largest batch taken from a peer: room for many requests of the largest size.
 const MAX_BATCH_BYTES: usize = 256 << 20;
+/// A batch takes no further message from here on: what comes behind a full window need not wait
+/// until all of it is received, and no window exceeds what a peer takes.
+const FULL_BATCH_BYTES: usize = 4 << 20;
 /// Enough that one stream is never held up by its window.
 const WINDOW_BYTES: u32 = 64 << 20;
 
@@ -202,20 +206,29 @@ impl Outboxes {
             }
         }
         for outbox in &mut self.outboxes {
-            if outbox.messages.is_empty() {
-                continue;
-            }
-            let count = outbox.messages.len() as u64;
-            let messages = outbox.messages.drain(..);
-            let sent = outbox
-                .link
-                .try_send(|| PeerBatch { messages: messages.map(wire::encode).collect() });
-            if sent {
-                self.metrics.peer_messages_sent.inc_by(count);
-            } else {
-                outbox.messages.clear();
-                self.metrics.peer_messages_dropped.inc_by(count);
+            let mut messages = outbox.messages.drain(..);
+            while messages.len() > 0 {
+                let waiting = messages.len();
+                if !outbox.link.try_send(|| next_batch(&mut messages)) {
+                    self.metrics.peer_messages_dropped.inc_by(waiting as u64);
+                    break;
+                }
+                self.metrics.peer_messages_sent.inc_by((waiting - messages.len()) as u64);
             }
         }
     }
+}
+
+/// Takes messages until they fill a batch.
+fn next_batch(messages: &mut impl Iterator<Item = Message<Bytes>>) -> PeerBatch {
+    let mut batch = PeerBatch::default();
+    let mut bytes = 0;
+    while bytes < FULL_BATCH_BYTES
+        && let Some(message) = messages.next()
+    {
+        let message = wire::encode(message);
+        bytes += message.encoded_len();
+        batch.messages.push(message);
+    }
+    batch
 }

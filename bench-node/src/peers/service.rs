@@ -9,7 +9,7 @@ use api::peer::peer_server::{Peer, PeerServer};
 use api::peer::{ExchangeClosed, IntroduceRequest, IntroduceResponse, PeerBatch};
 use raft::NodeId;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{Acquaintance, Link, MAX_BATCH_BYTES, wire};
 use crate::driver::Input;
@@ -18,6 +18,9 @@ use crate::identity::IdentityError;
 
 const MEMBER: &str = "raftbench-member";
 const INCARNATION: &str = "raftbench-incarnation";
+/// The answer to a member of this cluster that comes with another data directory. No other answer
+/// has this code, nor does any answer of another kind of server translate to it.
+pub(super) const LOST_DIRECTORY: Code = Code::DataLoss;
 
 /// Serves the peers.
 pub(crate) struct PeerService {
@@ -87,12 +90,15 @@ impl Peer for PeerService {
                 return Err(status);
             }
             tracing::error!(peer = name, reason = error.to_string(), "peer refused");
-            return Err(Status::failed_precondition(format!(
-                "this cluster knows {name} by another data directory than the one it comes with. \
+            return Err(Status::new(
+                LOST_DIRECTORY,
+                format!(
+                    "this cluster knows {name} by another data directory than the one it comes with. \
                  What it voted for and acknowledged is in the old one, so it must not go on \
                  without: start {name} with that directory, or remove it from the cluster and \
                  add it again",
-            )));
+                ),
+            ));
         }
         self.us.met.lock().expect("never held across a panic").insert(from, incarnation);
         if let Some(link) = self.links.iter().find(|link| link.id() == from) {

@@ -26,6 +26,19 @@ pub enum WalError {
         /// What.
         kind: DamageKind,
     },
+    /// There is no log where there was one.
+    #[error(
+        "{}: the log is gone: there is no batch in it, though this member took part in its \
+         cluster, and what it voted for and acknowledged was there. Nothing was changed. If the \
+         log was moved or its volume is not mounted, put it back; otherwise remove the member \
+         from its cluster, empty its data directory, and add it again (restoring an older copy \
+         would break promises it has made)",
+        path.display()
+    )]
+    Missing {
+        /// The log's directory.
+        path: PathBuf,
+    },
     /// An earlier write or sync failed; nothing is acknowledged any more.
     #[error("the log stopped after an earlier failure: {reason}")]
     Poisoned {

@@ -91,6 +91,8 @@ pub struct Options {
     pub max_batch_bytes: usize,
     /// Acknowledge what only the page cache holds. Survives a killed process, not a lost power.
     pub unsafe_no_fsync: bool,
+    /// Whether a log must be there already: one without any batch is refused.
+    pub must_exist: bool,
     /// What segments' generations are drawn from; random unless a simulation sets it.
     pub generation_seed: u64,
     /// A planted bug, for the tests that prove the checkers.
@@ -107,6 +109,7 @@ impl Default for Options {
             fill_in_background: true,
             max_batch_bytes: 4 << 20,
             unsafe_no_fsync: false,
+            must_exist: false,
             generation_seed: rand::random(),
             #[cfg(feature = "seeded-bugs")]
             bug: None,
@@ -171,8 +174,15 @@ pub fn open<D: Disk>(
     dir: &Path,
     options: Options,
 ) -> Result<(Wal<D>, Recovered<Bytes>), WalError> {
+    let missing = || WalError::Missing { path: dir.to_owned() };
+    if options.must_exist && disk.list(dir)?.is_none() {
+        return Err(missing());
+    }
     disk.create_dir_all(dir)?;
     let scan = scan::scan(&disk, dir, true)?;
+    if options.must_exist && !scan.segments.iter().any(|segment| segment.first().is_some()) {
+        return Err(missing());
+    }
     let recovery = recovery::recover(&scan)?;
     for path in &scan.leftovers {
         disk.remove(path)?;

@@ -31,7 +31,7 @@ pub(super) struct Recovery {
     pub(super) opening: Write<Bytes>,
     /// The torn tail, where there was one.
     pub(super) cut: Option<Cut>,
-    /// Segments without any batch that will count once `opening` is durable.
+    /// Segments without anything that will count once `opening` is durable.
     pub(super) void: Vec<PathBuf>,
 }
 
@@ -47,6 +47,12 @@ pub(super) fn recover(scan: &Scan) -> Result<Recovery, WalError> {
     let mut end: Option<(PathBuf, u64)> = None;
     let mut torn = false;
     for (segment, void_from) in &segments {
+        if segment.first().is_none() && *void_from == u64::MAX && segment.bytes_behind_chain {
+            // Its first batch is torn, and nothing whole comes behind.
+            torn = true;
+            end = Some((segment.path.clone(), FIRST_BATCH));
+            break;
+        }
         let Some(first) = segment.first().filter(|first| first < void_from) else { continue };
         if first > next_sequence {
             torn = true;
@@ -77,7 +83,11 @@ pub(super) fn recover(scan: &Scan) -> Result<Recovery, WalError> {
     let void = scan
         .segments
         .iter()
-        .filter(|segment| segment.first().is_none_or(|first| first >= opening_sequence))
+        .filter(|segment| match segment.first() {
+            Some(first) => first >= opening_sequence,
+            // What is torn is kept for people to look at, wherever it lies.
+            None => !segment.bytes_behind_chain,
+        })
         .map(|segment| segment.path.clone())
         .collect();
     Ok(Recovery {

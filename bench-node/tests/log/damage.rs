@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bench_node::disk::{Disk, Simulated};
+use bench_node::disk::{BLOCK_BYTES, Disk, Simulated};
 use bench_node::wal::inspect::{SegmentView, inspect};
-use bench_node::wal::{self, WalError};
+use bench_node::wal::{self, Options, WalError};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -126,6 +126,33 @@ fn a_missing_segment_is_refused() {
         assert!(matches!(error, WalError::Damaged { .. }), "{error}");
         assert!(error.to_string().contains("/wal/segment-"), "{error}");
     }
+}
+
+#[test]
+fn a_log_that_must_exist_and_holds_no_batch_is_refused() {
+    let must_exist = Options { must_exist: true, ..small() };
+    let refused = |disk: &Simulated| {
+        let error = wal::open(disk.clone(), Path::new(DIR), must_exist.clone()).map(drop);
+        let error = error.expect_err("there is no batch");
+        assert!(matches!(error, WalError::Missing { .. }), "{error}");
+        assert!(error.to_string().contains(DIR) && error.to_string().contains("remove the member"));
+    };
+    let disk = Simulated::new(7);
+    refused(&disk);
+    assert_eq!(disk.list(Path::new(DIR)).unwrap(), None, "nothing was made");
+    disk.create_dir_all(Path::new(DIR)).unwrap();
+    refused(&disk);
+    assert_eq!(files(&disk), BTreeMap::new());
+
+    drop(wal::open(disk.clone(), Path::new(DIR), small()).unwrap());
+    let path = segments(&disk)[0].path.clone();
+    let whole = disk.bytes(&path).unwrap();
+    disk.corrupt(&path, |bytes| bytes[BLOCK_BYTES..].fill(0));
+    let before = files(&disk);
+    refused(&disk);
+    assert_eq!(files(&disk), before);
+    disk.corrupt(&path, |bytes| *bytes = whole);
+    wal::open(disk, Path::new(DIR), must_exist.clone()).unwrap();
 }
 
 fn copy(disk: &Simulated) -> Simulated {

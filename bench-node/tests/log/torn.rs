@@ -130,6 +130,26 @@ fn sectors_that_land_in_any_order_leave_a_prefix() {
     }
 }
 
+#[test]
+fn a_segment_whose_first_batch_is_torn_is_told_and_kept() {
+    let disk = Simulated::new(4);
+    let (mut log, _) = wal::open(disk.clone(), Path::new(DIR), small()).unwrap();
+    log.append(&[write(1, 1, 1, 40_000)]).unwrap();
+    log.append(&[write(2, 1, 2, 20_000)]).unwrap();
+    drop(log);
+    let path = PathBuf::from(DIR).join("segment-0000000000000002");
+    disk.corrupt(&path, |bytes| bytes[BLOCK_BYTES + 100] ^= 1);
+
+    let (log, recovered) = wal::open(disk.clone(), Path::new(DIR), small()).unwrap();
+    assert_eq!(recovered.entries.len(), 1);
+    let cut = log.cut().expect("it is told");
+    assert_eq!((&cut.path, cut.offset), (&path, BLOCK_BYTES as u64));
+    drop(log);
+    let (log, _) = wal::open(disk.clone(), Path::new(DIR), small()).unwrap();
+    assert!(log.cut().is_none(), "it is told once");
+    assert!(disk.bytes(&path).is_some(), "it is kept");
+}
+
 /// Neither what a client stores nor what an earlier use of the file left behind is taken for a
 /// batch, even if it was one, records a large durable prefix, and lies at the start of a block.
 #[test]

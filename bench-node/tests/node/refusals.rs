@@ -2,9 +2,11 @@
 //! without having acknowledged anything wrongly.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use crate::cluster::{Cluster, Node, eventually};
 use bench_node::disk::{Blocking, Fault, Simulated};
+use bench_node::wal::WalError;
 use bench_node::{NodeError, NodeHandle};
 
 async fn ends(handle: NodeHandle) -> NodeError {
@@ -58,6 +60,55 @@ async fn a_member_that_lost_its_directory_is_refused_by_its_peers() {
     let error = error.to_string();
     assert!(error.contains("remove it from the cluster and add it again"), "{error}");
     cluster.nodes[leader].put("k", "w").await.expect("the others go on");
+}
+
+#[tokio::test]
+async fn a_member_that_lost_its_log_alone_does_not_start() {
+    let mut cluster = Cluster::start(3, "");
+    let leader = cluster.leader().await;
+    let robbed = &mut cluster.nodes[(leader + 1) % 3];
+    robbed.stop();
+    let wal = std::path::Path::new(&robbed.config.data_dir).join("wal");
+    std::fs::remove_dir_all(&wal).expect("it is there");
+    for _ in 0..2 {
+        let error = ends(robbed.try_start(Blocking).expect("it starts")).await;
+        assert!(matches!(error, NodeError::Log(WalError::Missing { .. })), "{error}");
+        assert!(error.to_string().contains(&wal.display().to_string()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_restarted_member_answers_nothing_from_an_empty_store() {
+    let mut cluster = Cluster::start(3, "");
+    let leader = cluster.leader().await;
+    cluster.nodes[leader].put("k", "v").await.expect("a put");
+    for node in &mut cluster.nodes {
+        node.stop();
+    }
+    cluster.nodes[0].start();
+    let refused = cluster.nodes[0].get("k", true).await.expect_err("nothing is known to count");
+    assert_eq!(refused.message(), "etcdserver: no leader");
+}
+
+#[tokio::test]
+async fn another_cluster_at_the_address_of_a_dead_peer_ends_nobody() {
+    let mut cluster = Cluster::start(3, "");
+    cluster.leader().await;
+    cluster.nodes[2].stop();
+    // It waits for its own peers, and answers introductions meanwhile.
+    let other = Cluster::unstarted(3, "");
+    let mut config = other.nodes[0].config.clone();
+    config.cluster = "another".to_owned();
+    config.peer_listen = cluster.nodes[2].config.peer_listen.clone();
+    let squatter = Node { config, client: other.nodes[0].client, handle: None };
+    let squatter = squatter.try_start(Blocking).expect("it starts");
+
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.leader().await;
+    for node in &cluster.nodes[..2] {
+        assert!(!node.handle.as_ref().expect("it was started").is_finished());
+    }
+    squatter.stop().expect("it ends well");
 }
 
 #[tokio::test]

@@ -17,6 +17,9 @@ use crate::conductor::Interrupted;
 use crate::conductor::soak::{Round, Rounds, soak};
 use crate::folder::RunFolder;
 
+/// The file of all rounds, in the folder of `--out`.
+const ROUNDS: &str = "rounds.jsonl";
+
 /// Arguments of `soak`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -40,7 +43,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut plan = args.profile.plan()?;
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot make {}", args.out.display()))?;
-    let mut journal = RoundsFile::open(&args.out.join("rounds.jsonl"))?;
+    let mut journal = RoundsFile::open(&args.out.join(ROUNDS))?;
     if let Some(first) = journal.rounds.first() {
         // One soak has one seed, whoever continues it.
         plan.seed = first.seed;
@@ -59,8 +62,18 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let soaked = soak(&plan, rounds, &folder, &watch, &mut |batch| journal.append(batch));
         progress.finish();
         match soaked {
+            Ok(()) => {}
             Err(error) if error.is::<Interrupted>() => eprintln!("{error:#}"),
-            soaked => soaked?,
+            Err(error) if folder.discard_unless_logged() => {
+                if journal.rounds.is_empty() {
+                    discard_empty(&args.out);
+                }
+                return Err(error);
+            }
+            Err(error) => {
+                let logs = folder.logs().display().to_string();
+                return Err(error.context(format!("the soak broke off; logs are in {logs}")));
+            }
         }
         if journal.rounds.iter().all(Round::is_sound) {
             folder.remove_data()?;
@@ -89,6 +102,12 @@ fn verdict(rounds: &[Round], wanted: u64) -> ExitCode {
 fn fresh(out: &Path) -> anyhow::Result<PathBuf> {
     let free = (1..10_000).map(|number| out.join(number.to_string())).find(|path| !path.exists());
     free.with_context(|| format!("no free folder in {}", out.display()))
+}
+
+/// Removes the folder of a soak in which no round was ever done, unless something else lies there.
+fn discard_empty(out: &Path) {
+    std::fs::remove_file(out.join(ROUNDS)).ok();
+    std::fs::remove_dir(out).ok();
 }
 
 /// The rounds on disk: whole batches, synced.

@@ -26,6 +26,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let plan = args.profile.plan()?;
+    conductor::ensure_startable(&plan.cluster)?;
     let name = format!("up-{}", plan.profile);
     let path =
         args.out.unwrap_or_else(|| RunFolder::default_path(&name, plan.cluster.target.name()));
@@ -39,8 +40,15 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         println!("{text}");
         std::io::stdout().flush().ok();
     };
-    conductor::keep_up(&plan.cluster, &folder, &watch, ready, |ended| eprintln!("{ended}"))?;
-    Ok(ExitCode::SUCCESS)
+    let ended = |ended: &str| eprintln!("{ended}");
+    match conductor::keep_up(&plan.cluster, &folder, &watch, ready, ended) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if folder.discard_unless_logged() => Err(error),
+        Err(error) => {
+            let logs = folder.logs();
+            Err(error.context(format!("the cluster is not up; logs are in {}", logs.display())))
+        }
+    }
 }
 
 /// The line that scripts read.

@@ -27,6 +27,18 @@ use crate::plan::{FaultKind, FaultPlan};
 const VERIFY_TIMEOUTS: u32 = 5;
 const VERIFY_AT_LEAST: Duration = Duration::from_secs(5);
 
+/// How long a killed process may take until it is gone: the kernel first frees its memory.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a terminated process may take to end by itself.
+const TERMINATE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the other ends may take to see that a process is gone.
+const GONE_SETTLE: Duration = Duration::from_secs(1);
+
+/// How often it is asked whether a process is gone.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
 /// How long a fault waits for a leader that it needs.
 const LEADER_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,8 +68,22 @@ struct Chosen {
 /// Faults that were applied, with their notes in the journal.
 type Applied = Vec<(Box<dyn Fault>, Noted)>;
 
-/// Walks fault number `number` of the plan. The victims of one that is never undone stay held.
-pub(super) async fn walk(stage: Arc<Stage>, plan: FaultPlan, number: u64) -> FaultRecord {
+/// What came of undoing a fault.
+struct Undone {
+    /// It had held on every victim that could be asked.
+    held: bool,
+    seen: String,
+    /// Victims that could not be brought back, and why.
+    problems: Vec<String>,
+}
+
+/// Walks fault number `number` of the plan; its record, and what went wrong when it was undone.
+/// The victims of one that is not undone stay held.
+pub(super) async fn walk(
+    stage: Arc<Stage>,
+    plan: FaultPlan,
+    number: u64,
+) -> (FaultRecord, Vec<String>) {
     let at = stage.clock.instant_at(plan.at.as_nanos() as i64);
     tokio::time::sleep_until(at.into()).await;
     let mut record = FaultRecord {
@@ -73,11 +99,15 @@ pub(super) async fn walk(stage: Arc<Stage>, plan: FaultPlan, number: u64) -> Fau
         healed_ns: None,
         recovered_ns: None,
     };
-    if let Err(why) = strike(&stage, &plan, number, &mut record).await {
-        record.effective = false;
-        record.proof = join(&record.proof, &format!("{why:#}"));
-        stage.release(&record.victims);
-    }
+    let problems = match strike(&stage, &plan, number, &mut record).await {
+        Ok(problems) => problems,
+        Err(why) => {
+            record.effective = false;
+            record.proof = join(&record.proof, &format!("{why:#}"));
+            stage.release(&record.victims);
+            Vec::new()
+        }
+    };
     (stage.says)(&format!(
         "{} {} {}: {}",
         record.id,
@@ -85,7 +115,8 @@ pub(super) async fn walk(stage: Arc<Stage>, plan: FaultPlan, number: u64) -> Fau
         record.victims.join(", "),
         if record.effective { "bit" } else { "did not bite" }
     ));
-    record
+    problems.iter().for_each(|problem| (stage.says)(problem));
+    (record, problems)
 }
 
 async fn strike(
@@ -93,7 +124,7 @@ async fn strike(
     plan: &FaultPlan,
     number: u64,
     record: &mut FaultRecord,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<String>> {
     let mut random = StdRng::seed_from_u64(stage.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let Chosen { victims, view } = stage.choose(plan, &mut random).await?;
     record.victims.clone_from(&victims);
@@ -113,10 +144,19 @@ async fn strike(
     let verify_until = heal_at.unwrap_or_else(|| {
         Instant::now() + (stage.election_timeout * VERIFY_TIMEOUTS).max(VERIFY_AT_LEAST)
     });
+    let gone_by = exit_patience(kind).map(|patience| verify_until.max(Instant::now() + patience));
     let mut peers = stage.peers(&record.victims, &view, holds, injected_ns);
     let (findings, back) = on_thread(move || {
-        let look =
-            |(fault, _): &mut (Box<dyn Fault>, Noted)| fault.verify(&mut peers, verify_until);
+        let look = |(fault, _): &mut (Box<dyn Fault>, Noted)| {
+            let mut until = verify_until;
+            // Before the process has ended there is nothing to prove, and nothing to start again:
+            // a restart may be due sooner than that.
+            if let Some(gone_by) = gone_by {
+                wait_until_gone(fault.victim(), gone_by);
+                until = until.max(Instant::now() + GONE_SETTLE);
+            }
+            fault.verify(&mut peers, until)
+        };
         let findings: Vec<_> = applied.iter_mut().map(look).collect();
         (findings, applied)
     })
@@ -126,17 +166,35 @@ async fn strike(
     let seen: Vec<_> = findings.into_iter().map(|finding| finding.seen).collect();
     record.proof = seen.join("; ");
 
-    let Some(heal_at) = heal_at else { return Ok(()) };
+    let Some(heal_at) = heal_at else { return Ok(Vec::new()) };
     tokio::time::sleep_until(heal_at.into()).await;
     let inside = stage.clone();
-    let (held, seen) = on_thread(move || inside.heal(applied)).await??;
-    record.healed_ns = Some(stage.clock.now_ns());
+    let Undone { held, seen, problems } = on_thread(move || inside.heal(applied)).await??;
     record.effective &= held;
     record.proof = join(&record.proof, &seen);
-
+    if !problems.is_empty() {
+        // It bit all the same; but it was not undone, and holds its victims to the end of the run.
+        return Ok(problems);
+    }
+    record.healed_ns = Some(stage.clock.now_ns());
     stage.release(&record.victims);
     record.recovered_ns = stage.recovered(&record.victims).await;
-    Ok(())
+    Ok(Vec::new())
+}
+
+/// How long the victim of a fault that ends it may take to be gone.
+fn exit_patience(kind: FaultKind) -> Option<Duration> {
+    match kind {
+        FaultKind::Kill { .. } => Some(KILL_PATIENCE),
+        FaultKind::Terminate { .. } => Some(TERMINATE_PATIENCE),
+        FaultKind::Pause { .. } => None,
+    }
+}
+
+fn wait_until_gone(victim: &Victim, deadline: Instant) {
+    while victim.exit().is_none() && Instant::now() < deadline {
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 impl Stage {
@@ -201,18 +259,26 @@ impl Stage {
         Ok((injected_ns, ready))
     }
 
-    /// Undoes every fault; whether all had held, and what was seen.
-    fn heal(&self, applied: Applied) -> anyhow::Result<(bool, String)> {
+    /// Undoes every fault; one that cannot be undone keeps no other from it.
+    fn heal(&self, applied: Applied) -> anyhow::Result<Undone> {
         let own = self.own()?;
-        let (mut held, mut seen) = (true, Vec::new());
+        let (mut held, mut seen, mut problems) = (true, Vec::new(), Vec::new());
         for (mut fault, noted) in applied {
-            let healed = fault.heal(own)?;
-            self.journal.done(noted)?;
+            let healed = match fault.heal(own) {
+                Ok(healed) => healed,
+                Err(error) => {
+                    problems.push(error.to_string());
+                    continue;
+                }
+            };
             own.expect_down(healed.victim.name(), false);
             held &= healed.held;
             seen.push(healed.seen);
+            if let Err(error) = self.journal.done(noted) {
+                problems.push(error.to_string());
+            }
         }
-        Ok((held, seen.join("; ")))
+        Ok(Undone { held, seen: seen.join("; "), problems })
     }
 
     /// When every victim had caught up with the leader, if within the deadline.

@@ -59,6 +59,15 @@ pub fn run(plan: &Plan, folder: &RunFolder, watch: &Watch) -> anyhow::Result<Obs
     })
 }
 
+/// Refuses to keep up a cluster that is not ours to start.
+pub fn ensure_startable(plan: &ClusterPlan) -> anyhow::Result<()> {
+    ensure!(
+        !matches!(plan.target, Target::External { .. }),
+        "`up` starts a cluster; --endpoints names one that already runs"
+    );
+    Ok(())
+}
+
 /// Starts the plan's cluster, tells `ready` about it, and keeps it until Ctrl-C. A node that ends
 /// by itself is told to `ended`.
 pub fn keep_up(
@@ -68,10 +77,7 @@ pub fn keep_up(
     ready: impl FnOnce(&Cluster),
     ended: impl Fn(&str),
 ) -> anyhow::Result<()> {
-    ensure!(
-        !matches!(plan.target, Target::External { .. }),
-        "`up` starts a cluster; --endpoints names one that already runs"
-    );
+    ensure_startable(plan)?;
     let kept = with_cluster(plan, folder, watch, async |cluster| {
         ready(cluster);
         loop {
@@ -99,6 +105,8 @@ async fn observe(
         seed: plan.seed,
         undo_journal: &folder.file("undo.jsonl"),
     };
+    // Asked before anything is broken: a node that is down at the end tells its id no more.
+    let mut names = cluster.names_by_id(&RunClock::starting_in(Duration::ZERO)).await;
     let mut walked = walk::walk(cluster, script, watch).await?;
     let mut final_state = None;
     if plan.checks.audit {
@@ -108,7 +116,7 @@ async fn observe(
             Err(error) => walked.problems.push(format!("the keys could not be read back: {error}")),
         }
     }
-    let names = cluster.names_by_id(&walked.clock).await;
+    names.extend(cluster.names_by_id(&walked.clock).await);
     let events = match cluster.own() {
         Some(own) => events::read_logs(&own.members, &*own.launcher, &names, &walked.clock)?,
         None => Vec::new(),

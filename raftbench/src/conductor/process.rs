@@ -18,7 +18,7 @@ use crate::keeper::MARK;
 /// The nodes share this machine's cores with the generator, which in earnest has a machine of its
 /// own. It needs little, but that at once: with equal rights it waits behind three busy nodes for
 /// milliseconds, and the run is about the scheduler. Measured with etcd on two cores.
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 5;
 
 /// A started node.
 pub(super) struct Node {

@@ -1,13 +1,15 @@
 //! Soak: round after round of kill -9 under load, on one cluster that lives through all of them.
 //!
-//! Invariant: a round counts only once the audit of its batch has read every key back, and what
+//! Invariant: a round is sound only once the audit of its batch has read every key back, and what
 //! the rounds are follows from the seed and the round's number alone, so that a soak that was
 //! broken off goes on as if it had not been.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use loadgen::audit::{AuditReport, AuditVerdict, audit, read_final_state};
+use loadgen::audit::{AuditReport, AuditVerdict, FinalState, audit, read_final_state};
+use loadgen::record::OpRecord;
+use loadgen::spec::Keys;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -54,7 +56,7 @@ pub struct Round {
     pub recovery_ms: Option<f64>,
     /// The first and the last round of the batch that the audit covers.
     pub audited_rounds: (u64, u64),
-    /// Its verdict.
+    /// Its verdict; fail, too, where the keys could not be read back.
     pub audit: AuditVerdict,
     /// Writes acknowledged in the batch.
     pub acked_writes: u64,
@@ -126,8 +128,14 @@ async fn batch(
         undo_journal: &folder.file(&format!("undo-{first}.jsonl")),
     };
     let mut walked = walk::walk(cluster, script, watch).await?;
-    let state = read_final_state(&cluster.endpoints(), &load, AUDIT_PATIENCE).await?;
-    let report = audit(&load.keys, &walked.load.ops, &state);
+    let report = match read_final_state(&cluster.endpoints(), &load, AUDIT_PATIENCE).await {
+        Ok(state) => audit(&load.keys, &walked.load.ops, &state),
+        // That a cluster does not come back is what a soak is there to find: it is a result.
+        Err(error) => {
+            walked.problems.push(format!("the keys could not be read back: {error}"));
+            unread(&load.keys, &walked.load.ops)
+        }
+    };
     walked.problems.extend(report.findings.iter().map(|finding| finding.sentence.clone()));
     if report.acked_writes == 0 {
         let problem = "no write was acknowledged between the kills: there was nothing to lose";
@@ -137,6 +145,19 @@ async fn batch(
     walked.faults.sort_by_key(number);
     let record = |fault| round(plan.seed, fault, (first, last), &report, &walked);
     Ok(walked.faults.iter().map(record).collect())
+}
+
+/// The report on keys that could not be read back: what was written is known, what of it is lost
+/// is not.
+fn unread(keys: &Keys, ops: &[OpRecord]) -> AuditReport {
+    let counted = audit(keys, ops, &FinalState::default());
+    AuditReport {
+        verdict: AuditVerdict::Fail,
+        lost_writes: 0,
+        findings_total: 0,
+        findings: Vec::new(),
+        ..counted
+    }
 }
 
 /// The kill of a round: whom, when in its period and for how long is up to the seed.

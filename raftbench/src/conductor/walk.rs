@@ -99,7 +99,7 @@ pub(super) async fn walk(
     let load = load.run(clock, watch.load.clone()).await?;
     let stolen_cpu_share = CpuTime::stolen_share(before, CpuTime::now());
     (watch.says)("load has ended");
-    let mut faults = walks.join_all().await;
+    let (mut faults, not_undone): (Vec<_>, Vec<_>) = walks.join_all().await.into_iter().unzip();
     faults.sort_by_key(|fault| fault.injected_ns);
 
     let mut problems = whole_again(cluster, &clock).await;
@@ -110,7 +110,8 @@ pub(super) async fn walk(
     let mut samples = std::mem::take(&mut gathered.samples);
     samples.extend(last);
     samples.sort_by_key(|sample| sample.t_ns);
-    problems.splice(0..0, gathered.problems.drain(..));
+    let earlier = not_undone.into_iter().flatten().chain(gathered.problems.drain(..));
+    problems.splice(0..0, earlier);
     Ok(Walked { clock, load, faults, samples, stolen_cpu_share, problems })
 }
 

@@ -46,7 +46,7 @@ impl Witness for Peers {
             let holds = holds.as_millis();
             let timeout = self.election_timeout.as_millis();
             return Testimony::NotAsked(format!(
-                "it held for {holds} ms only, at an election timeout of {timeout} ms"
+                "it was to hold for {holds} ms only, at an election timeout of {timeout} ms"
             ));
         }
         let view = self.runtime.block_on(status::view(&self.peers, &self.clock, PATIENCE));
