@@ -1,6 +1,6 @@
 //! Faults: what breaks a cluster on purpose, and the proof that it did.
 //!
-//! A fault is available? / inject / verify / heal, one room for each ([`Kill`], [`Terminate`],
+//! A fault is available? / inject / verify / heal, one room for each ([`End`],
 //! [`Pause`]); its undo is on disk before it is applied ([`journal`]).
 //!
 //! Invariant: the proof of a fault comes from the victim's process state, its sockets and its
@@ -8,19 +8,17 @@
 //! any Raft implementation: a victim is a process with ports, and who starts it again, or asks its
 //! peers, is handed in.
 
+mod end;
 mod error;
 mod fault;
 mod gone;
 pub mod journal;
-mod kill;
 mod pause;
 mod sockets;
-mod terminate;
 mod victim;
 
+pub use end::End;
 pub use error::Error;
 pub use fault::{Fault, Finding, Healed, Restarter, Testimony, Witness};
-pub use kill::Kill;
 pub use pause::Pause;
-pub use terminate::Terminate;
 pub use victim::{Exit, Victim};

@@ -12,9 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chaos::journal::{Journal, Noted, not_undone};
-use chaos::{
-    Error, Exit, Fault, Finding, Kill, Pause, Restarter, Terminate, Testimony, Victim, Witness,
-};
+use chaos::{End, Error, Exit, Fault, Finding, Pause, Restarter, Testimony, Victim, Witness};
 
 /// Not a test: what the tests start as their victim. Listens, says where, and reads all it gets.
 #[test]
@@ -36,7 +34,7 @@ fn a_victim() {
 fn a_kill_is_proven_and_undone_by_a_restart() {
     let node = Node::start();
     let _peer = Peer::of(&node);
-    let mut kill = Kill::of(node.victim.clone());
+    let mut kill = End::kill(node.victim.clone());
     let finding = strike(&mut kill, &mut Says(Testimony::Noticed("n2 leads".into())));
     assert!(finding.effective, "{}", finding.seen);
     for part in ["signal 9", "refuse", "0 of its 1 connections left", "n2 leads"] {
@@ -52,7 +50,7 @@ fn a_kill_is_proven_and_undone_by_a_restart() {
 #[test]
 fn a_kill_that_no_peer_noticed_did_not_bite() {
     let node = Node::start();
-    let mut kill = Kill::of(node.victim.clone());
+    let mut kill = End::kill(node.victim.clone());
     let finding = strike_in_vain(&mut kill, &mut Says(Testimony::NotYet("n1 still leads".into())));
     assert!(!finding.effective, "{}", finding.seen);
     assert!(finding.seen.contains("n1 still leads"), "{}", finding.seen);
@@ -63,25 +61,25 @@ fn a_victim_that_ended_before_is_not_struck() {
     let mut node = Node::start();
     node.child.kill().expect("killed");
     wait_for(|| node.victim.exit().is_some());
-    let refused = Kill::of(node.victim.clone()).available();
+    let refused = End::kill(node.victim.clone()).available();
     assert!(matches!(refused, Err(Error::NotRunning { .. })), "{refused:?}");
 }
 
 #[test]
 fn a_terminate_bites_only_when_the_process_ends_by_itself() {
     let node = Node::start();
-    let mut terminate = Terminate::of(node.victim.clone());
+    let mut terminate = End::terminate(node.victim.clone());
     let finding = strike(&mut terminate, &mut nobody());
     assert!(finding.effective, "{}", finding.seen);
     assert!(finding.seen.contains("signal 15"), "{}", finding.seen);
 
     let deaf = Node::of("trap '' TERM; echo port 0; while :; do sleep 0.05; done");
-    let finding = strike_in_vain(&mut Terminate::of(deaf.victim.clone()), &mut nobody());
+    let finding = strike_in_vain(&mut End::terminate(deaf.victim.clone()), &mut nobody());
     assert!(!finding.effective, "{}", finding.seen);
     assert!(finding.seen.contains("still runs"), "{}", finding.seen);
 
     let mut killed = Node::of("trap '' TERM; echo port 0; while :; do sleep 0.05; done");
-    let mut terminate = Terminate::of(killed.victim.clone());
+    let mut terminate = End::terminate(killed.victim.clone());
     terminate.available().expect("available");
     killed.child.kill().expect("killed");
     wait_for(|| killed.victim.exit().is_some());
@@ -133,7 +131,7 @@ fn the_journal_knows_what_was_not_undone() {
     let path = folder.path().join("undo.jsonl");
     let journal = Journal::create(&path).expect("created");
     let node = Node::start();
-    let kill = Kill::of(node.victim.clone());
+    let kill = End::kill(node.victim.clone());
     let first = journal.note("f1", &node.victim, kill.undo()).expect("noted");
     let _second = journal.note("f2", &node.victim, kill.undo()).expect("noted");
     assert_eq!(faults(&path), ["f1", "f2"], "both are on disk before anything was done");
@@ -170,8 +168,8 @@ fn faults_with_the_seeded_bug() {
     let _peer = Peer::of(&node);
     let noticed = || Says(Testimony::Noticed("n2 leads".into()));
     let faults: [Box<dyn Fault>; 3] = [
-        Box::new(Kill::of(node.victim.clone())),
-        Box::new(Terminate::of(node.victim.clone())),
+        Box::new(End::kill(node.victim.clone())),
+        Box::new(End::terminate(node.victim.clone())),
         Box::new(Pause::of(node.victim.clone())),
     ];
     for mut fault in faults {

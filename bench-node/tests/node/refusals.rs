@@ -2,7 +2,8 @@
 //! without having acknowledged anything wrongly.
 
 use std::net::TcpListener;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::cluster::{Cluster, Node, eventually};
 use bench_node::disk::{Blocking, Fault, Simulated};
@@ -99,16 +100,37 @@ async fn another_cluster_at_the_address_of_a_dead_peer_ends_nobody() {
     let other = Cluster::unstarted(3, "");
     let mut config = other.nodes[0].config.clone();
     config.cluster = "another".to_owned();
-    config.peer_listen = cluster.nodes[2].config.peer_listen.clone();
+    let (dead, living) = (cluster.nodes[2].config.peer_listen.clone(), config.peer_listen.clone());
     let squatter = Node { config, client: other.nodes[0].client, handle: None };
     let squatter = squatter.try_start(Blocking).expect("it starts");
 
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    cluster.leader().await;
+    let knocks = lead_to(&dead, living).await;
+    // Each of the two asks again only once it was answered: of six, four at least were refused.
+    eventually("they were refused again and again", async || knocks.load(Relaxed) >= 6).await;
+    let leader = cluster.leader().await;
+    cluster.nodes[leader].put("k", "v").await.expect("the two of them are a majority");
     for node in &cluster.nodes[..2] {
         assert!(!node.handle.as_ref().expect("it was started").is_finished());
     }
     squatter.stop().expect("it ends well");
+}
+
+/// Whoever connects to `from` reaches `to`; counts them.
+async fn lead_to(from: &str, to: String) -> Arc<AtomicUsize> {
+    let listener = tokio::net::TcpListener::bind(from).await.expect("its owner is dead");
+    let knocks = Arc::new(AtomicUsize::new(0));
+    let counter = knocks.clone();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            counter.fetch_add(1, Relaxed);
+            let to = to.clone();
+            tokio::spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(to).await?;
+                tokio::io::copy_bidirectional(&mut near, &mut far).await
+            });
+        }
+    });
+    knocks
 }
 
 #[tokio::test]

@@ -21,8 +21,8 @@ pub(super) fn under(path: &Path) -> Option<DataDirRecord> {
 }
 
 /// Has the file system of `path` write back what other programs left in its cache, so that the run
-/// does not measure their writes: after a large build, syncs of 4 KiB took 250 ms here for some ten
-/// seconds. Gives up after `patience`: a file system that others keep busy is never done.
+/// does not measure their writes: in a run right after a build, syncs took up to 250 ms on all nodes
+/// at once, and in the next run, after this, they did not. Gives up after `patience`: a file system that others keep busy is never done.
 pub(super) fn settle(path: &Path, patience: Duration) {
     let Ok(dir) = File::open(path) else { return };
     let (done, settled) = channel();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use chaos::journal::{Journal, Noted};
-use chaos::{Fault, Kill, Pause, Terminate, Victim};
+use chaos::{End, Fault, Pause, Victim};
 use loadgen::clock::RunClock;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -330,8 +330,8 @@ impl Stage {
 
 fn fault(kind: FaultKind, victim: Victim) -> Box<dyn Fault> {
     match kind {
-        FaultKind::Kill { .. } => Box::new(Kill::of(victim)),
-        FaultKind::Terminate { .. } => Box::new(Terminate::of(victim)),
+        FaultKind::Kill { .. } => Box::new(End::kill(victim)),
+        FaultKind::Terminate { .. } => Box::new(End::terminate(victim)),
         FaultKind::Pause { .. } => Box::new(Pause::of(victim)),
     }
 }
