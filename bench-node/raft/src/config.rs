@@ -1,19 +1,16 @@
 //! What a member is told when it starts.
 
-use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
 use crate::effects::Recovered;
-use crate::message::{Index, NodeId};
+use crate::message::{EntryId, Index, NodeId};
 
 /// Settings of one member. Every protocol choice that an experiment varies is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// This member.
     pub id: NodeId,
-    /// All voting members, this one too.
-    pub voters: Vec<NodeId>,
     /// The lower bound; each timeout is drawn from [1x, 2x).
     pub election_timeout: Duration,
     /// How often an idle leader is heard from; below half of the election timeout.
@@ -23,6 +20,17 @@ pub struct Config {
     /// A leader that has not heard from a majority for an election timeout steps down, and a
     /// member that hears from a leader ignores campaigns (thesis, sections 6.2 and 4.2.3).
     pub check_quorum: bool,
+    /// A leader answers reads without asking a quorum, for as long as one that it asked before
+    /// promised to elect nobody else. Needs `check_quorum`, and excludes `failover_hint`.
+    pub lease_reads: bool,
+    /// The most that a member's clock may run fast or slow, for leases.
+    pub max_clock_drift_percent: u32,
+    /// A member that loses its connection to the leader asks whether it could win after
+    /// `failover_step`, rather than wait for the election timeout.
+    pub failover_hint: bool,
+    /// How far apart members act on the hint, one after the other in the order of their ids: time
+    /// enough for the first to win.
+    pub failover_step: Duration,
     /// A rejected append skips a whole term per round trip (paper, end of section 5.3); without
     /// it, one index.
     pub conflict_hints: bool,
@@ -43,14 +51,17 @@ pub struct Config {
 
 impl Config {
     /// The usual settings; change what an experiment varies.
-    pub fn new(id: NodeId, voters: Vec<NodeId>, seed: u64) -> Self {
+    pub fn new(id: NodeId, seed: u64) -> Self {
         Self {
             id,
-            voters,
             election_timeout: Duration::from_secs(1),
             heartbeat: Duration::from_millis(100),
             pre_vote: true,
             check_quorum: true,
+            lease_reads: false,
+            max_clock_drift_percent: 10,
+            failover_hint: false,
+            failover_step: Duration::from_millis(10),
             conflict_hints: true,
             max_append_entries: 4096,
             max_append_bytes: 1 << 20,
@@ -62,14 +73,27 @@ impl Config {
         }
     }
 
+    /// How long after its start a round is good for reads. The leader's clock may be slow, so that
+    /// this takes `1 / (1 - drift)` of true time, and a member's fast, so that its promise ends after
+    /// `1 / (1 + drift)` of it.
+    pub fn lease(&self) -> Option<Duration> {
+        let drift = if self.ignores_clock_drift() { 0 } else { self.max_clock_drift_percent };
+        let drift = drift.min(100);
+        self.lease_reads.then(|| self.election_timeout * (100 - drift) / (100 + drift))
+    }
+
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        for (position, &voter) in self.voters.iter().enumerate() {
-            if voter == 0 || self.voters[..position].contains(&voter) {
-                return Err(ConfigError::BadVoter(voter));
-            }
+        if self.id == 0 {
+            return Err(ConfigError::BadMember(0));
         }
-        if !self.voters.contains(&self.id) {
-            return Err(ConfigError::NotAVoter(self.id));
+        if self.lease_reads && !self.check_quorum {
+            return Err(ConfigError::LeaseWithoutCheckQuorum);
+        }
+        if self.lease_reads && self.failover_hint {
+            return Err(ConfigError::LeaseWithFailoverHint);
+        }
+        if self.max_clock_drift_percent >= 50 {
+            return Err(ConfigError::BadClockDrift);
         }
         if self.heartbeat.is_zero() || self.heartbeat >= self.election_timeout / 2 {
             return Err(ConfigError::BadHeartbeat);
@@ -88,15 +112,21 @@ impl Config {
 
 impl<D> Recovered<D> {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        let mut previous = (0, 0);
+        if let Some(id) = self.snapshot.membership.unsound() {
+            return Err(ConfigError::BadMember(id));
+        }
+        let mut previous = self.snapshot.last;
+        if previous.term > self.hard_state.term {
+            return Err(ConfigError::RecoveredTerm(previous.index));
+        }
         for entry in &self.entries {
-            if entry.index != previous.0 + 1 {
-                return Err(ConfigError::RecoveredGap(previous.0 + 1));
+            if entry.index != previous.index + 1 {
+                return Err(ConfigError::RecoveredGap(previous.index + 1));
             }
-            if entry.term < previous.1 || entry.term > self.hard_state.term {
+            if entry.term < previous.term || entry.term > self.hard_state.term {
                 return Err(ConfigError::RecoveredTerm(entry.index));
             }
-            previous = (entry.index, entry.term);
+            previous = EntryId { index: entry.index, term: entry.term };
         }
         Ok(())
     }
@@ -105,12 +135,16 @@ impl<D> Recovered<D> {
 /// Why a member could not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigError {
-    /// `id` is 0 or not among `voters`.
-    NotAVoter(NodeId),
-    /// A voter is named twice, or is 0.
-    BadVoter(NodeId),
+    /// A member is named twice, or is 0.
+    BadMember(NodeId),
     /// The heartbeat is 0 or not below half of the election timeout.
     BadHeartbeat,
+    /// Leases rest on members that ignore campaigns.
+    LeaseWithoutCheckQuorum,
+    /// The hint makes members do what a lease needs them not to.
+    LeaseWithFailoverHint,
+    /// No lease is left of an election timeout with clocks as bad as that.
+    BadClockDrift,
     /// A limit is 0; the text names it.
     ZeroLimit(&'static str),
     /// The recovered log does not go on at this index.
@@ -123,8 +157,10 @@ pub enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAVoter(id) => write!(f, "member {id} is not among the voters"),
-            Self::BadVoter(id) => write!(f, "voter {id} is 0 or named twice"),
+            Self::BadMember(id) => write!(f, "member {id} is 0 or named twice"),
+            Self::LeaseWithoutCheckQuorum => write!(f, "lease_reads needs check_quorum"),
+            Self::LeaseWithFailoverHint => write!(f, "lease_reads excludes failover_hint"),
+            Self::BadClockDrift => write!(f, "max_clock_drift_percent must be below 50"),
             Self::BadHeartbeat => {
                 write!(f, "the heartbeat must be above 0 and below half of the election timeout")
             }

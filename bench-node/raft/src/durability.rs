@@ -12,13 +12,15 @@ use alloc::vec::Vec;
 
 use crate::effects::Write;
 use crate::log::Log;
-use crate::message::{HardState, Index};
+use crate::message::{EntryId, HardState, Index};
 
 pub(crate) struct Durability {
     next_write: u64,
     persisted_write: u64,
     /// The write that makes the latest term and vote durable.
     hard_state_write: u64,
+    /// The beginning of the log is to be written down anew.
+    base_changed: bool,
     /// The first index whose entry is in no write yet.
     unwritten: Index,
     persisted_index: Index,
@@ -32,12 +34,14 @@ struct Pending {
 }
 
 impl Durability {
-    /// All that was recovered is durable.
-    pub(crate) fn new(last_index: Index) -> Self {
+    /// All that was recovered is durable. Where the log begins after a snapshot, that is written
+    /// down anew: the log on the disk may not have heard of it.
+    pub(crate) fn new(base: EntryId, last_index: Index) -> Self {
         Self {
             next_write: 1,
             persisted_write: 0,
             hard_state_write: 0,
+            base_changed: base.index > 0,
             unwritten: last_index + 1,
             persisted_index: last_index,
             pending: VecDeque::new(),
@@ -51,6 +55,19 @@ impl Durability {
     /// Whether the latest term and vote are durable.
     pub(crate) fn hard_state_is_durable(&self) -> bool {
         self.hard_state_write <= self.persisted_write
+    }
+
+    /// The log begins elsewhere; what of it is durable did not change.
+    pub(crate) fn compacted(&mut self) {
+        self.base_changed = true;
+    }
+
+    /// The log begins anew after a snapshot that is durable.
+    pub(crate) fn restarted(&mut self, base: EntryId) {
+        self.truncated(base.index + 1);
+        self.unwritten = base.index + 1;
+        self.persisted_index = base.index;
+        self.base_changed = true;
     }
 
     pub(crate) fn persisted_index(&self) -> Index {
@@ -75,14 +92,15 @@ impl Durability {
     ) -> Option<Write<D>> {
         let hard_state = (self.hard_state_write == self.next_write).then_some(hard_state);
         let entries: Vec<_> = log.entries(self.unwritten).cloned().collect();
-        if hard_state.is_none() && entries.is_empty() {
+        let base = core::mem::take(&mut self.base_changed).then(|| log.base());
+        if hard_state.is_none() && base.is_none() && entries.is_empty() {
             return None;
         }
         let id = self.next_write;
         self.next_write += 1;
         self.unwritten = log.last_index() + 1;
         self.pending.push_back(Pending { id, last_index: log.last_index() });
-        Some(Write { id, hard_state, entries })
+        Some(Write { id, hard_state, base, entries })
     }
 
     /// This write and all before it are durable.

@@ -3,7 +3,9 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::message::{Entry, HardState, Index, Message, NodeId, Term};
+use crate::message::{
+    Entry, EntryId, HardState, Index, Membership, Message, NodeId, Snapshot, Term,
+};
 
 /// Everything that the inputs since the last call brought about. The order in which a driver must
 /// honour it: `write` goes to the log in the order given (it may send `messages` before that write
@@ -18,8 +20,16 @@ pub struct Effects<D> {
     pub write: Option<Write<D>>,
     /// To be sent; loss, delay, duplication and reordering are all allowed.
     pub messages: Vec<Message<D>>,
-    /// Newly committed entries, in order, each exactly once per start.
+    /// The state machine starts over from this snapshot, before `committed` is applied.
+    pub restore: Option<Snapshot<D>>,
+    /// Newly committed entries, in order, each exactly once per start (but for those that a
+    /// snapshot took the place of).
     pub committed: Vec<Entry<D>>,
+    /// Members that lack what the log no longer has: each is to be sent a snapshot that ends at
+    /// [`crate::Raft::base`] or later. [`crate::Raft::snapshot_ended`] reports the end of that.
+    pub snapshots: Vec<NodeId>,
+    /// The membership in force, where it changed; also after a start.
+    pub membership: Option<Membership<D>>,
     /// Reads that are settled.
     pub reads: Vec<ReadOutcome>,
     /// Changes of role, term or leader, in order.
@@ -33,6 +43,9 @@ pub struct Write<D> {
     pub id: u64,
     /// Present where the term or the vote changed.
     pub hard_state: Option<HardState>,
+    /// Present where a snapshot took the place of the log up to this entry. Where the log holds
+    /// that very entry, what follows it stays; otherwise nothing does.
+    pub base: Option<EntryId>,
     /// Consecutive; the first one replaces what the log had at its index and after it.
     pub entries: Vec<Entry<D>>,
 }
@@ -59,6 +72,15 @@ pub enum ReadOutcome {
 pub struct NotLeader {
     /// Who leads, as far as this member knows.
     pub leader: Option<NodeId>,
+}
+
+/// Why a proposal was not taken. It never happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposeError {
+    /// This member does not lead.
+    NotLeader(NotLeader),
+    /// It is handing leadership over: hold the proposal until that has ended.
+    Transferring,
 }
 
 /// A member's part in its term.
@@ -93,6 +115,14 @@ pub enum Reason {
     LeaderHeard,
     /// A leader did not hear from a majority for an election timeout.
     QuorumLost,
+    /// The connection to the leader broke, and the failover hint is on.
+    ConnectionLost,
+    /// The leader asked this member to take over.
+    TransferReceived,
+    /// The member that leadership was to go to did not take it in time.
+    TransferAborted,
+    /// The leader is no longer a member.
+    Removed,
 }
 
 /// A change of role, term or known leader.
@@ -113,13 +143,20 @@ pub struct Event {
 pub struct Recovered<D> {
     /// Term and vote.
     pub hard_state: HardState,
-    /// The log from index 1, consecutive.
+    /// What the log begins after.
+    pub snapshot: Snapshot<D>,
+    /// The log behind the snapshot, consecutive.
     pub entries: Vec<Entry<D>>,
 }
 
-impl<D> Default for Recovered<D> {
-    fn default() -> Self {
-        Self { hard_state: HardState::default(), entries: Vec::new() }
+impl<D> Recovered<D> {
+    /// Nothing yet: a founding member of a group of these voters, or, where there are none, one
+    /// that waits for a leader to make it a member.
+    pub fn founding(voters: Vec<NodeId>, context: D) -> Self {
+        let (outgoing, learners) = (Vec::new(), Vec::new());
+        let membership = Membership { voters, outgoing, learners, context };
+        let snapshot = Snapshot { last: EntryId::default(), membership };
+        Self { hard_state: HardState::default(), snapshot, entries: Vec::new() }
     }
 }
 
@@ -164,4 +201,6 @@ pub enum PeerState {
     Probe,
     /// Sends on without waiting, within the window.
     Replicate,
+    /// Lacks what the log no longer has, and is being sent a snapshot.
+    Snapshot,
 }

@@ -26,6 +26,8 @@ pub(crate) struct Tally {
     answers: Vec<(NodeId, bool)>,
     /// The requests have left (a candidate's wait for its own vote).
     asked: bool,
+    /// The leader asked for this campaign.
+    transfer: bool,
 }
 
 impl Tally {
@@ -46,11 +48,14 @@ pub(crate) struct ElectionTimer {
     at_least: Duration,
     current: Duration,
     deadline: Duration,
+    /// The deadline is the failover hint's.
+    hinted: bool,
 }
 
 impl ElectionTimer {
     pub(crate) fn new(seed: u64, at_least: Duration, now: Duration) -> Self {
-        let mut timer = Self { random: seed, at_least, current: at_least, deadline: now };
+        let mut timer =
+            Self { random: seed, at_least, current: at_least, deadline: now, hinted: false };
         timer.restart(now);
         timer
     }
@@ -69,6 +74,15 @@ impl ElectionTimer {
     /// Waits for the same timeout again.
     pub(crate) fn put_off(&mut self, now: Duration) {
         self.deadline = now + self.current;
+        self.hinted = false;
+    }
+
+    /// Ends the wait at this time, if that is sooner.
+    fn hasten(&mut self, deadline: Duration) {
+        if deadline < self.deadline {
+            self.deadline = deadline;
+            self.hinted = true;
+        }
     }
 
     /// SplitMix64 (Steele, Lea and Flood, 2014): small, and any seed will do.
@@ -84,24 +98,48 @@ impl ElectionTimer {
 impl<D: Clone + AsRef<[u8]>> Raft<D> {
     /// No leader was heard from for a whole timeout.
     pub(crate) fn time_out(&mut self) {
+        let hinted = self.timer.hinted;
         self.timer.restart(self.now);
-        if !self.durability.hard_state_is_durable() {
-            // A member whose disk stalls cannot win; raising the term would only disturb others.
+        // A member whose disk stalls cannot win; raising the term would only disturb others.
+        if !self.may_campaign() || !self.durability.hard_state_is_durable() {
             return;
         }
-        if !self.config.pre_vote {
-            return self.campaign(Reason::ElectionTimeout);
+        let reason = if hinted { Reason::ConnectionLost } else { Reason::ElectionTimeout };
+        // What only a hint says must not raise the term of a leader that lives.
+        if !self.config.pre_vote && !hinted {
+            return self.campaign(reason);
         }
         let mut tally = Tally::default();
         tally.note(self.config.id, true);
         self.part = Part::PreCandidate(tally);
-        self.record(Reason::ElectionTimeout);
-        self.ask(true);
+        self.record(reason);
+        self.ask(true, false);
         self.settle_campaign();
     }
 
+    /// A follower that loses touch with its leader no longer counts it as alive, and asks soon
+    /// whether it could win: in the order of the voters' ids, so that they do not split the vote.
+    pub(crate) fn lose_touch(&mut self, peer: NodeId) {
+        if !self.config.failover_hint {
+            return;
+        }
+        let Part::Follower(following) = &mut self.part else { return };
+        if following.leader != Some(peer) {
+            return;
+        }
+        following.heard = None;
+        let before = |&id: &NodeId| id < self.config.id;
+        let rank = self.memberships.quorum.except(peer).filter(before).count() as u32;
+        self.timer.hasten(self.now + self.config.failover_step * rank);
+    }
+
     /// Whether a leader was heard from within the shortest election timeout; a leader hears itself.
+    /// Where leases rest on it, also in a later term, and after a restart.
     pub(crate) fn leader_is_alive(&self) -> bool {
+        let promised = |at: Duration| self.now < at + self.config.election_timeout;
+        if self.config.lease_reads && self.promised.is_some_and(promised) {
+            return true;
+        }
         match &self.part {
             Part::Leader(_) => true,
             Part::Follower(following) => {
@@ -131,10 +169,12 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
     /// Votes in the current term, or refuses. A vote is told in `tell_vote`, once it is durable.
     pub(crate) fn answer_vote(&mut self, from: NodeId, last_index: Index, last_term: Term) {
         let term = self.hard_state.term;
-        if !self.could_vote(from, term) || !self.log.is_covered_by(last_index, last_term) {
+        let covered =
+            self.log.is_covered_by(last_index, last_term) || self.config.votes_for_any_log();
+        if !self.could_vote(from, term) || !covered {
             return self.send(from, Body::VoteReply { pre_vote: false, granted: false });
         }
-        if self.hard_state.voted_for.is_none() {
+        if self.hard_state.voted_for != Some(from) {
             self.set_hard_state(HardState { term, voted_for: Some(from) });
         }
         self.vote_owed = true;
@@ -161,7 +201,8 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
             Part::Candidate(tally) if durable && !tally.asked => {
                 tally.asked = true;
                 tally.note(self.config.id, true);
-                self.ask(false);
+                let transfer = tally.transfer;
+                self.ask(false, transfer);
                 self.settle_campaign();
             }
             _ => {}
@@ -184,25 +225,26 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
             return term > self.hard_state.term;
         }
         match self.hard_state.voted_for {
-            Some(given) => given == candidate,
+            Some(given) => given == candidate || self.config.votes_twice(),
             None => !matches!(&self.part, Part::Follower(following) if following.leader.is_some()),
         }
     }
 
-    fn campaign(&mut self, reason: Reason) {
+    pub(crate) fn campaign(&mut self, reason: Reason) {
         let term = self.hard_state.term + 1;
         self.set_hard_state(HardState { term, voted_for: Some(self.config.id) });
-        self.part = Part::Candidate(Tally::default());
+        let transfer = reason == Reason::TransferReceived;
+        self.part = Part::Candidate(Tally { transfer, ..Tally::default() });
         self.timer.restart(self.now);
         self.record(reason);
     }
 
-    fn ask(&mut self, pre_vote: bool) {
+    fn ask(&mut self, pre_vote: bool, transfer: bool) {
         let term = self.hard_state.term + u64::from(pre_vote);
         let (last_index, last_term) = (self.log.last_index(), self.log.last_term());
-        let peers: Vec<_> = self.voters.except(self.config.id).collect();
+        let peers: Vec<_> = self.memberships.quorum.except(self.config.id).collect();
         for peer in peers {
-            self.send_as(peer, term, Body::Vote { pre_vote, last_index, last_term });
+            self.send_as(peer, term, Body::Vote { pre_vote, transfer, last_index, last_term });
         }
     }
 
@@ -212,7 +254,7 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
             Part::Candidate(tally) => (tally, false),
             Part::Follower(_) | Part::Leader(_) => return,
         };
-        match (self.voters.poll(|id| tally.answer(id)), pre_vote) {
+        match (self.memberships.quorum.poll(|id| tally.answer(id)), pre_vote) {
             (Poll::Open, _) => {}
             (Poll::Lost, _) => self.become_follower(None, Reason::VoteLost),
             (Poll::Won, true) => self.campaign(Reason::PreVoteWon),
@@ -222,8 +264,8 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
 
     fn lead(&mut self) {
         let next_index = self.log.last_index() + 1;
-        let peers = self.voters.except(self.config.id);
-        self.part = Part::Leader(Leading::new(peers, next_index, self.now));
+        self.part = Part::Leader(Leading::new(next_index));
+        self.follow_membership();
         self.log.push(self.hard_state.term, Payload::Noop);
         self.record(Reason::VoteWon);
     }

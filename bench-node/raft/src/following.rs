@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::effects::Reason;
-use crate::message::{Body, Entry, Index, NodeId, Term};
+use crate::log::Log;
+use crate::message::{Body, Entry, Index, NodeId, Snapshot, Term};
 use crate::raft::{Part, Raft};
 
 /// What a follower knows in its term.
@@ -47,16 +48,13 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         if !is_consecutive(prev_index, prev_term, &entries, self.hard_state.term) {
             return;
         }
-        match &self.part {
-            Part::Follower(following) if following.leader == Some(leader) => {}
-            // A term has one leader: whoever else claims to be it is not listened to.
-            Part::Follower(following) if following.leader.is_some() => return,
-            Part::Leader(_) => return,
-            _ => self.become_follower(Some(leader), Reason::LeaderHeard),
+        if !self.follow_leader(leader) {
+            return;
         }
         self.timer.put_off(self.now);
 
-        let held = self.log.holds(prev_index, prev_term);
+        // What lies before the log's beginning is committed, and so equal.
+        let held = prev_index < self.log.base().index || self.log.holds(prev_index, prev_term);
         let last_new = prev_index + entries.len() as u64;
         let news = !entries.is_empty();
         if held {
@@ -67,17 +65,51 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
             unreachable!("an append of this term makes a follower");
         };
         following.heard = Some(self.now);
+        self.promised = Some(self.now);
         let new_round = read_round > following.read_round;
         following.read_round = following.read_round.max(read_round);
         if !held {
             let read_round = following.read_round;
             return self.reject(leader, prev_index, read_round);
         }
-        following.matched = following.matched.max(last_new);
+        // All that is committed is in the log of every later leader.
+        following.matched = following.matched.max(last_new).max(self.commit_index);
         // What waits for the disk is answered when it is durable; a heartbeat, a new round of
         // reads and what was durable before are answered at once.
         following.answer_due |= !news || new_round || last_new <= persisted_index;
         self.commit_index = self.commit_index.max(commit.min(following.matched));
+    }
+
+    /// Takes in what a snapshot's last message says. Its state is durable here.
+    pub(crate) fn install(&mut self, leader: NodeId, snapshot: Snapshot<D>) {
+        let last = snapshot.last;
+        if last.index == 0
+            || last.term > self.hard_state.term
+            || snapshot.membership.unsound().is_some()
+        {
+            return;
+        }
+        if !self.follow_leader(leader) {
+            return;
+        }
+        self.timer.put_off(self.now);
+        if last.index > self.commit_index {
+            if !self.log.holds(last.index, last.term) {
+                self.log = Log::new(last, Vec::new());
+                if !self.config.ignores_membership_of_snapshots() {
+                    self.restart_memberships(last, snapshot.membership.clone());
+                }
+                self.durability.restarted(last);
+                self.restore_from(snapshot);
+            }
+            self.commit_index = last.index;
+        }
+        let commit_index = self.commit_index;
+        let Part::Follower(following) = &mut self.part else { unreachable!("it follows") };
+        following.heard = Some(self.now);
+        self.promised = Some(self.now);
+        following.matched = following.matched.max(commit_index);
+        following.answer_due = true;
     }
 
     /// Sends the acceptance that is owed to the leader, if there is one.
@@ -101,23 +133,40 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         }
     }
 
+    /// Follows the leader of the current term, if that is who this is.
+    fn follow_leader(&mut self, leader: NodeId) -> bool {
+        match &self.part {
+            Part::Follower(following) if following.leader == Some(leader) => {}
+            // A term has one leader: whoever else claims to be it is not listened to.
+            Part::Follower(following) if following.leader.is_some() => return false,
+            Part::Leader(_) => return false,
+            _ => self.become_follower(Some(leader), Reason::LeaderHeard),
+        }
+        true
+    }
+
     /// Makes the log hold these entries. What is equal stays, also beyond them: an append that
     /// comes late must not undo a later one.
     fn adopt(&mut self, entries: Vec<Entry<D>>) {
+        let base = self.log.base().index;
         let equal =
-            entries.iter().take_while(|entry| self.log.holds(entry.index, entry.term)).count();
+            |entry: &&Entry<D>| entry.index <= base || self.log.holds(entry.index, entry.term);
+        let cuts_always = self.config.truncates_at_every_append();
+        let equal = if cuts_always { 0 } else { entries.iter().take_while(equal).count() };
         let Some(first) = entries.get(equal).map(|entry| entry.index) else { return };
         if first <= self.log.last_index() {
             assert!(
-                first > self.commit_index,
+                first > self.commit_index || cuts_always,
                 "entry {first} is committed and the leader of term {} has another: \
                  a durable log was lost or changed",
                 self.hard_state.term,
             );
             self.log.truncate(first);
             self.durability.truncated(first);
+            self.memberships.truncate(first);
         }
         self.log.extend(entries.into_iter().skip(equal));
+        self.adopt_memberships(first);
     }
 
     fn reject(&mut self, leader: NodeId, prev_index: Index, read_round: u64) {

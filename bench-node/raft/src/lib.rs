@@ -18,18 +18,24 @@ mod effects;
 mod election;
 mod following;
 mod log;
+mod membership;
 mod message;
 mod quorum;
 mod raft;
 mod reads;
 mod replication;
+mod transfer;
 
 #[cfg(feature = "seeded-bugs")]
 pub use bugs::SeededBug;
 pub use config::{Config, ConfigError};
 pub use effects::{
-    Effects, Event, NotLeader, PeerState, PeerStatus, ReadOutcome, Reason, Recovered, Role, Status,
-    Write,
+    Effects, Event, NotLeader, PeerState, PeerStatus, ProposeError, ReadOutcome, Reason, Recovered,
+    Role, Status, Write,
 };
-pub use message::{Body, Entry, HardState, Index, Message, NodeId, Payload, Term};
+pub use membership::{Change, ChangeError};
+pub use message::{
+    Body, Entry, EntryId, HardState, Index, Membership, Message, NodeId, Payload, Snapshot, Term,
+};
 pub use raft::Raft;
+pub use transfer::TransferError;

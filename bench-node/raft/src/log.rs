@@ -7,31 +7,35 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::message::{Entry, Index, Payload, Term};
+use crate::message::{Entry, EntryId, Index, Payload, Term};
 
 pub(crate) struct Log<D> {
-    /// Index and term of the entry before the first one held: (0, 0) until a snapshot moves it.
-    before: (Index, Term),
+    /// The entry before the first one held: (0, 0) until a snapshot moves it.
+    base: EntryId,
     entries: VecDeque<Entry<D>>,
 }
 
 impl<D: Clone + AsRef<[u8]>> Log<D> {
-    pub(crate) fn new(entries: Vec<Entry<D>>) -> Self {
-        Self { before: (0, 0), entries: entries.into() }
+    pub(crate) fn new(base: EntryId, entries: Vec<Entry<D>>) -> Self {
+        Self { base, entries: entries.into() }
+    }
+
+    pub(crate) fn base(&self) -> EntryId {
+        self.base
     }
 
     pub(crate) fn last_index(&self) -> Index {
-        self.before.0 + self.entries.len() as u64
+        self.base.index + self.entries.len() as u64
     }
 
     pub(crate) fn last_term(&self) -> Term {
-        self.entries.back().map_or(self.before.1, |entry| entry.term)
+        self.entries.back().map_or(self.base.term, |entry| entry.term)
     }
 
     /// The term at an index; none where the log does not reach.
     pub(crate) fn term(&self, index: Index) -> Option<Term> {
-        if index == self.before.0 {
-            return Some(self.before.1);
+        if index == self.base.index {
+            return Some(self.base.term);
         }
         self.entries.get(self.position(index)?).map(|entry| entry.term)
     }
@@ -66,9 +70,16 @@ impl<D: Clone + AsRef<[u8]>> Log<D> {
         self.entries.truncate(keep);
     }
 
+    /// Forgets the entries up to one that is held.
+    pub(crate) fn compact(&mut self, index: Index) {
+        let term = self.term(index).expect("only held entries are compacted");
+        self.entries.drain(..(index - self.base.index) as usize);
+        self.base = EntryId { index, term };
+    }
+
     /// The entries from `from` on, in order.
     pub(crate) fn entries(&self, from: Index) -> impl Iterator<Item = &Entry<D>> {
-        let start = (from.saturating_sub(self.before.0 + 1) as usize).min(self.entries.len());
+        let start = (from.saturating_sub(self.base.index + 1) as usize).min(self.entries.len());
         self.entries.range(start..)
     }
 
@@ -95,17 +106,18 @@ impl<D: Clone + AsRef<[u8]>> Log<D> {
 
     /// The first index of a term; where the term is absent, that of the first later one.
     pub(crate) fn first_index_of(&self, term: Term) -> Index {
-        self.before.0 + 1 + self.entries.partition_point(|entry| entry.term < term) as u64
+        self.base.index + 1 + self.entries.partition_point(|entry| entry.term < term) as u64
     }
 
     /// The last index of a term, if it is in the log.
     pub(crate) fn last_index_of(&self, term: Term) -> Option<Index> {
-        let last = self.before.0 + self.entries.partition_point(|entry| entry.term <= term) as u64;
+        let last =
+            self.base.index + self.entries.partition_point(|entry| entry.term <= term) as u64;
         (self.term(last) == Some(term)).then_some(last)
     }
 
     fn position(&self, index: Index) -> Option<usize> {
-        index.checked_sub(self.before.0 + 1).map(|position| position as usize)
+        index.checked_sub(self.base.index + 1).map(|position| position as usize)
     }
 }
 
@@ -113,5 +125,6 @@ fn payload_bytes<D: AsRef<[u8]>>(entry: &Entry<D>) -> usize {
     match &entry.payload {
         Payload::Noop => 0,
         Payload::Data(data) => data.as_ref().len(),
+        Payload::Membership(membership) => membership.context.as_ref().len(),
     }
 }

@@ -12,13 +12,16 @@ use core::time::Duration;
 use crate::config::{Config, ConfigError};
 use crate::durability::Durability;
 use crate::effects::{
-    Effects, Event, NotLeader, PeerStatus, ReadOutcome, Reason, Recovered, Role, Status,
+    Effects, Event, NotLeader, PeerStatus, ProposeError, ReadOutcome, Reason, Recovered, Role,
+    Status,
 };
 use crate::election::{ElectionTimer, Tally};
 use crate::following::Following;
 use crate::log::Log;
-use crate::message::{Body, Entry, HardState, Index, Message, NodeId, Payload, Term};
-use crate::quorum::Voters;
+use crate::membership::Memberships;
+use crate::message::{
+    Body, Entry, EntryId, HardState, Index, Message, NodeId, Payload, Snapshot, Term,
+};
 use crate::replication::Leading;
 
 /// One member of one group.
@@ -28,7 +31,7 @@ use crate::replication::Leading;
 /// show that the leader is alive.
 pub struct Raft<D> {
     pub(crate) config: Config,
-    pub(crate) voters: Voters,
+    pub(crate) memberships: Memberships<D>,
     pub(crate) hard_state: HardState,
     pub(crate) part: Part,
     pub(crate) log: Log<D>,
@@ -38,10 +41,15 @@ pub struct Raft<D> {
     handed_out: Index,
     pub(crate) timer: ElectionTimer,
     pub(crate) now: Duration,
+    /// When this member last promised, by hearing a leader, to elect nobody else for an election
+    /// timeout: what leases rest on. It outlives the term.
+    pub(crate) promised: Option<Duration>,
     /// A granted vote in the current term that its candidate is still to be told.
     pub(crate) vote_owed: bool,
     pub(crate) outbox: Vec<Message<D>>,
     pub(crate) read_outcomes: Vec<ReadOutcome>,
+    pub(crate) restore: Option<Snapshot<D>>,
+    pub(crate) snapshots: Vec<NodeId>,
     events: Vec<Event>,
 }
 
@@ -66,23 +74,30 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
     ) -> Result<Self, ConfigError> {
         config.check()?;
         recovered.check()?;
-        let log = Log::new(recovered.entries);
+        let Snapshot { last: base, membership } = recovered.snapshot;
+        let log = Log::new(base, recovered.entries);
+        let hard_state = recovered.hard_state;
         let mut raft = Self {
-            voters: Voters::new(config.voters.clone()),
-            hard_state: recovered.hard_state,
+            memberships: Memberships::new(base.index, membership, config.counts_learners()),
+            hard_state,
             part: Part::Follower(Following::default()),
-            durability: Durability::new(log.last_index()),
+            durability: Durability::new(base, log.last_index()),
             log,
-            commit_index: 0,
-            handed_out: 0,
+            commit_index: base.index,
+            handed_out: base.index,
             timer: ElectionTimer::new(config.seed, config.election_timeout, now),
             now,
+            // It may have promised just before it stopped.
+            promised: (hard_state.term > 0 && !config.forgets_its_promise()).then_some(now),
             vote_owed: false,
             outbox: Vec::new(),
             read_outcomes: Vec::new(),
+            restore: None,
+            snapshots: Vec::new(),
             events: Vec::new(),
             config,
         };
+        raft.adopt_memberships(base.index + 1);
         raft.record(Reason::Started);
         Ok(raft)
     }
@@ -91,10 +106,13 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
     /// term at this index.
     ///
     /// # Errors
-    /// This member does not lead; the command was not taken and never happens.
-    pub fn propose(&mut self, data: D) -> Result<(Term, Index), NotLeader> {
+    /// The command was not taken and never happens.
+    pub fn propose(&mut self, data: D) -> Result<(Term, Index), ProposeError> {
         if !matches!(self.part, Part::Leader(_)) {
-            return Err(NotLeader { leader: self.leader() });
+            return Err(ProposeError::NotLeader(NotLeader { leader: self.leader() }));
+        }
+        if self.is_transferring() {
+            return Err(ProposeError::Transferring);
         }
         let term = self.hard_state.term;
         Ok((term, self.log.push(term, Payload::Data(data))))
@@ -115,8 +133,9 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         }
     }
 
-    /// Takes in a message from a peer. One that is malformed, or not for this member from a voter,
-    /// is dropped.
+    /// Takes in a message from a peer. One that is malformed, or not for this member, is dropped.
+    /// The sender need not be a member as far as this one knows: its log may be behind (thesis,
+    /// section 4.1).
     ///
     /// # Panics
     /// If the leader's log contradicts what this member knows to be committed: somewhere a durable
@@ -124,7 +143,7 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
     pub fn receive(&mut self, now: Duration, message: Message<D>) {
         self.observe(now);
         let Message { from, to, term, body } = message;
-        if to != self.config.id || from == to || !self.voters.contains(from) {
+        if to != self.config.id || from == to || from == 0 {
             return;
         }
         // What only asks about a term that nobody is in yet moves no one's term.
@@ -137,18 +156,21 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
                 return self.answer_stale(from, &body);
             }
             if term > self.hard_state.term {
-                let campaign = matches!(body, Body::Vote { .. });
-                if campaign && self.config.check_quorum && self.leader_is_alive() {
+                if self.role() == Role::Leader && self.config.stale_leader_stays() {
+                    return;
+                }
+                let disturbs = matches!(body, Body::Vote { transfer: false, .. });
+                if disturbs && self.config.check_quorum && self.leader_is_alive() {
                     return;
                 }
                 self.enter_term(term, Reason::HigherTerm);
             }
         }
         match body {
-            Body::Vote { pre_vote: true, last_index, last_term } => {
+            Body::Vote { pre_vote: true, last_index, last_term, .. } => {
                 self.answer_pre_vote(from, term, last_index, last_term);
             }
-            Body::Vote { pre_vote: false, last_index, last_term } => {
+            Body::Vote { pre_vote: false, last_index, last_term, .. } => {
                 self.answer_vote(from, last_index, last_term);
             }
             Body::VoteReply { pre_vote, granted } => {
@@ -163,7 +185,32 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
             Body::AppendRejected { prev_index, hint_index, hint_term, read_round } => {
                 self.note_rejected(from, prev_index, hint_index, hint_term, read_round);
             }
+            Body::TimeoutNow => self.take_over(from),
+            Body::InstallSnapshot(snapshot) => self.install(from, snapshot),
         }
+    }
+
+    /// The connection to a peer broke. That is no proof of its end, for others can reset it too:
+    /// with the failover hint, a follower of that peer asks soon whether it could win.
+    pub fn connection_lost(&mut self, now: Duration, peer: NodeId) {
+        self.observe(now);
+        self.lose_touch(peer);
+    }
+
+    /// Forgets the entries up to `index`: a snapshot that is durable holds what came of them. Those
+    /// that are not handed out or not durable here stay.
+    pub fn compact(&mut self, index: Index) {
+        let index = index.min(self.handed_out).min(self.durability.persisted_index());
+        if index > self.log.base().index {
+            self.log.compact(index);
+            self.memberships.compact(index);
+            self.durability.compacted();
+        }
+    }
+
+    /// Sending a snapshot to this member ended, well or not.
+    pub fn snapshot_ended(&mut self, to: NodeId) {
+        self.retry_after_snapshot(to);
     }
 
     /// Fires whatever timers are due.
@@ -197,8 +244,10 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         self.observe(now);
         self.count_own_vote();
         self.advance_commit();
+        self.settle_membership();
         self.settle_reads();
         self.replicate();
+        self.drive_transfer();
         self.tell_vote();
         self.acknowledge();
         let committed = self.log.range(self.handed_out + 1, self.commit_index);
@@ -206,7 +255,10 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         Effects {
             write: self.durability.write(self.hard_state, &self.log),
             messages: core::mem::take(&mut self.outbox),
+            restore: self.restore.take(),
             committed,
+            snapshots: core::mem::take(&mut self.snapshots),
+            membership: self.memberships.told(),
             reads: core::mem::take(&mut self.read_outcomes),
             events: core::mem::take(&mut self.events),
         }
@@ -233,6 +285,11 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         peers.iter().map(|peer| peer.status())
     }
 
+    /// What the log begins after.
+    pub fn base(&self) -> EntryId {
+        self.log.base()
+    }
+
     /// The log from `from` on, whether durable or committed or not.
     pub fn entries(&self, from: Index) -> impl Iterator<Item = &Entry<D>> {
         self.log.entries(from)
@@ -254,12 +311,21 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         self.record(reason);
     }
 
+    /// The state machine starts over from a snapshot.
+    pub(crate) fn restore_from(&mut self, snapshot: Snapshot<D>) {
+        self.handed_out = snapshot.last.index;
+        self.restore = Some(snapshot);
+    }
+
     pub(crate) fn set_hard_state(&mut self, hard_state: HardState) {
         assert!(hard_state.term >= self.hard_state.term, "terms never go back");
         if hard_state.term > self.hard_state.term {
             self.vote_owed = false;
         }
         self.hard_state = hard_state;
+        if hard_state.voted_for.is_none() && self.config.forgets_terms() {
+            return;
+        }
         self.durability.hard_state_changed();
     }
 
@@ -285,9 +351,9 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
     /// ignored, ever be heard.
     fn answer_stale(&mut self, from: NodeId, body: &Body<D>) {
         match *body {
-            Body::Append { prev_index, .. } => self.send(
+            Body::Append { .. } | Body::InstallSnapshot(_) => self.send(
                 from,
-                Body::AppendRejected { prev_index, hint_index: 0, hint_term: 0, read_round: 0 },
+                Body::AppendRejected { prev_index: 0, hint_index: 0, hint_term: 0, read_round: 0 },
             ),
             Body::Vote { pre_vote, .. } => {
                 self.send(from, Body::VoteReply { pre_vote, granted: false });
@@ -300,7 +366,7 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         self.now = self.now.max(now);
     }
 
-    fn role(&self) -> Role {
+    pub(crate) fn role(&self) -> Role {
         match self.part {
             Part::Follower(_) => Role::Follower,
             Part::PreCandidate(_) => Role::PreCandidate,
@@ -309,7 +375,7 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         }
     }
 
-    fn leader(&self) -> Option<NodeId> {
+    pub(crate) fn leader(&self) -> Option<NodeId> {
         match &self.part {
             Part::Follower(following) => following.leader,
             Part::Leader(_) => Some(self.config.id),

@@ -4,13 +4,18 @@
 use std::time::Duration;
 
 use raft::{
-    Body, Config, ConfigError, Entry, HardState, Message, Payload, Raft, Recovered, Role, Status,
+    Body, Config, ConfigError, Entry, HardState, Membership, Message, Payload, Raft, Recovered,
+    Role, Status,
 };
 
 type Data = Vec<u8>;
 
 fn settings() -> Config {
-    Config::new(1, vec![1, 2, 3], 7)
+    Config::new(1, 7)
+}
+
+fn founding() -> Recovered<Data> {
+    Recovered::founding(vec![1, 2, 3], Data::new())
 }
 
 fn start(config: Config, recovered: Recovered<Data>) -> Result<Raft<Data>, ConfigError> {
@@ -31,13 +36,22 @@ fn settings_that_contradict_each_other_are_refused() {
     let refused = |change: fn(&mut Config)| {
         let mut config = settings();
         change(&mut config);
-        start(config, Recovered::default()).err()
+        start(config, founding()).err()
     };
     assert_eq!(refused(|_| {}), None);
-    assert_eq!(refused(|config| config.id = 4), Some(ConfigError::NotAVoter(4)));
-    assert_eq!(refused(|config| config.voters.clear()), Some(ConfigError::NotAVoter(1)));
-    assert_eq!(refused(|config| config.voters.push(2)), Some(ConfigError::BadVoter(2)));
-    assert_eq!(refused(|config| config.voters.push(0)), Some(ConfigError::BadVoter(0)));
+    assert_eq!(refused(|config| config.id = 0), Some(ConfigError::BadMember(0)));
+    assert_eq!(
+        refused(|config| (config.lease_reads, config.check_quorum) = (true, false)),
+        Some(ConfigError::LeaseWithoutCheckQuorum)
+    );
+    assert_eq!(
+        refused(|config| (config.lease_reads, config.failover_hint) = (true, true)),
+        Some(ConfigError::LeaseWithFailoverHint)
+    );
+    assert_eq!(
+        refused(|config| config.max_clock_drift_percent = 50),
+        Some(ConfigError::BadClockDrift)
+    );
     assert_eq!(
         refused(|config| config.heartbeat = Duration::ZERO),
         Some(ConfigError::BadHeartbeat)
@@ -53,10 +67,30 @@ fn settings_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn members_that_contradict_each_other_are_refused() {
+    let refused = |voters: &[u64], outgoing: &[u64], learners: &[u64]| {
+        let mut recovered = founding();
+        recovered.snapshot.membership = Membership {
+            voters: voters.to_vec(),
+            outgoing: outgoing.to_vec(),
+            learners: learners.to_vec(),
+            context: Data::new(),
+        };
+        start(settings(), recovered).err()
+    };
+    assert_eq!(refused(&[1, 2], &[2, 3], &[3]), None, "a voter on its way to be a learner");
+    assert_eq!(refused(&[], &[], &[]), None, "one that waits to be let in");
+    assert_eq!(refused(&[1, 2, 2], &[], &[]), Some(ConfigError::BadMember(2)));
+    assert_eq!(refused(&[1, 0], &[], &[]), Some(ConfigError::BadMember(0)));
+    assert_eq!(refused(&[1, 2], &[3, 3], &[]), Some(ConfigError::BadMember(3)));
+    assert_eq!(refused(&[1, 2], &[], &[2]), Some(ConfigError::BadMember(2)));
+}
+
+#[test]
 fn a_log_that_nobody_can_have_written_is_refused() {
     let refused = |term: u64, entries: Vec<Entry<Data>>| {
         let hard_state = HardState { term, voted_for: None };
-        start(settings(), Recovered { hard_state, entries }).err()
+        start(settings(), Recovered { hard_state, entries, ..founding() }).err()
     };
     assert_eq!(refused(2, log(&[1, 1, 2])), None);
     assert_eq!(refused(2, log(&[2, 1])), Some(ConfigError::RecoveredTerm(2)));
@@ -75,11 +109,11 @@ fn messages_that_no_correct_peer_sends_change_nothing() {
         body: Body::Append { prev_index, prev_term: 1, entries, commit: 9, read_round: 0 },
     };
     let hard_state = HardState { term: 3, voted_for: None };
-    let recovered = Recovered { hard_state, entries: log(&[1, 1]) };
+    let recovered = Recovered { hard_state, entries: log(&[1, 1]), ..founding() };
     let mut raft = start(settings(), recovered).expect("a good start");
     let before = raft.status();
     for message in [
-        append(9, 1, 3, 2, vec![]),                     // from a stranger
+        append(0, 1, 3, 2, vec![]),                     // from nobody
         append(1, 1, 3, 2, vec![]),                     // from itself
         append(2, 3, 3, 2, vec![]),                     // to another
         append(2, 1, 3, 2, log(&[1, 1])),               // indexes that do not follow
@@ -95,7 +129,7 @@ fn messages_that_no_correct_peer_sends_change_nothing() {
 
 #[test]
 fn a_leader_ignores_answers_to_what_it_never_sent() {
-    let mut raft = start(Config::new(1, vec![1, 2, 3], 7), Recovered::default()).expect("starts");
+    let mut raft = start(settings(), founding()).expect("starts");
     let mut now = Duration::ZERO;
     for body in [
         Body::VoteReply { pre_vote: true, granted: true },

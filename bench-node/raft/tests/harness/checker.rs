@@ -7,10 +7,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use raft::{Body, Effects, Entry, Event, Index, Message, NodeId, Payload, ReadOutcome, Role, Term};
+use raft::{
+    Body, Effects, Entry, Event, Index, Message, NodeId, Payload, ReadOutcome, Role, Snapshot, Term,
+};
 
 use super::Command;
 use super::cluster::Member;
+use super::disk::membership_of;
 
 /// How much is checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -108,6 +111,9 @@ impl Checker {
     ) {
         self.stands(members, id);
         let member = &mut members[id as usize - 1];
+        if let Some(snapshot) = &effects.restore {
+            self.note_restore(member, id, snapshot);
+        }
         if let Some(write) = &effects.write {
             member.writes += 1;
             assert_eq!(write.id, member.writes, "member {id}: write ids count up by one");
@@ -125,6 +131,12 @@ impl Checker {
         }
         let raft = member.raft.as_ref().expect("it runs");
         let status = raft.status();
+        let told =
+            effects.membership.is_none() || effects.membership.as_ref() == Some(raft.membership());
+        assert!(told, "member {id}: tells of another membership than the one in force");
+        let peers: Vec<_> = raft.peers().map(|peer| peer.id).collect();
+        // Who leaves and comes back is new to its leader.
+        self.acknowledged.retain(|(leader, peer), _| *leader != id || peers.contains(peer));
         for peer in raft.peers() {
             let now = (status.term, peer.match_index);
             let before = self.acknowledged.insert((id, peer.id), now).unwrap_or_default();
@@ -156,13 +168,27 @@ impl Checker {
     /// The whole log of a running member, against what it wrote. Costs its length.
     pub(crate) fn check_whole_log(&self, member: &Member) {
         if let Some(raft) = &member.raft {
-            assert!(raft.entries(1).eq(member.log.iter()), "a log differs from what was written");
+            let base = raft.base().index as usize;
+            assert!(
+                raft.entries(1).eq(member.log[base..].iter()),
+                "a log differs from what was written"
+            );
         }
     }
 
     fn note_leader(&mut self, id: NodeId, term: Term) {
         let leader = *self.leaders.entry(term).or_insert(id);
         assert_eq!(leader, id, "election safety: term {term} has two leaders");
+    }
+
+    fn note_restore(&mut self, member: &mut Member, id: NodeId, snapshot: &Snapshot<Command>) {
+        let count = snapshot.last.index as usize;
+        assert!(snapshot.last.index > member.applied, "member {id}: goes back to a snapshot");
+        let entries = &member.disk.snapshot[..count];
+        let ledger = self.ledger.iter().map(|(entry, _)| entry);
+        assert!(entries.iter().eq(ledger.take(count)), "member {id}: restores what never was");
+        member.log = entries.to_vec();
+        member.applied = snapshot.last.index;
     }
 
     fn note_write(&mut self, member: &mut Member, id: NodeId, entries: &[Entry<Command>]) {
@@ -197,7 +223,13 @@ impl Checker {
         let raft = member.raft.as_ref().expect("it runs");
         let status = raft.status();
         assert_eq!(status.last_index as usize, member.log.len(), "member {id}: unwritten entries");
-        assert_eq!(raft.entries(status.last_index).next(), member.log.last(), "member {id}");
+        if status.last_index > raft.base().index {
+            assert_eq!(raft.entries(status.last_index).next(), member.log.last(), "member {id}");
+        }
+        if self.checks == Checks::All {
+            let in_force = membership_of(&member.log, &member.founding);
+            assert_eq!(*raft.membership(), in_force, "member {id}: the membership in its log");
+        }
         if status.persisted_index > 0 {
             let entry = &member.log[status.persisted_index as usize - 1];
             assert!(member.disk.holds(entry), "member {id}: its disk lacks what it calls durable");
@@ -222,8 +254,9 @@ impl Checker {
         let hard_state = member.disk.hard_state;
         let (voter, candidate) = match body {
             Body::VoteReply { pre_vote: false, granted: true } => (from, to),
-            Body::Vote { pre_vote: false, last_index, last_term } => {
-                let held = last_index.checked_sub(1).map(|at| member.disk.entries.get(at as usize));
+            Body::Vote { pre_vote: false, last_index, last_term, .. } => {
+                let at = |at: usize| member.disk.entries.get(at).or(member.disk.snapshot.get(at));
+                let held = last_index.checked_sub(1).map(|index| at(index as usize));
                 let claim = held.map_or(Some(0), |entry| entry.map(|entry| entry.term));
                 assert!(
                     !durable || claim == Some(*last_term),
@@ -270,12 +303,23 @@ impl Checker {
             assert!(self.commands.insert(command.clone()), "{command:?} was committed twice");
         }
         if self.checks == Checks::All {
-            let holders = members.iter().filter(|member| member.disk.holds(entry)).count();
-            assert!(
-                holders > members.len() / 2,
-                "member {id}: commits {entry:?}, durable on {holders} of {}",
-                members.len()
-            );
+            let member = &members[id as usize - 1];
+            let in_force = membership_of(&member.log, &member.founding);
+            // The leader may have moved on to C_new in this turn, but not before this entry was
+            // committed under C_old,new.
+            let behind = member.log[position..].iter().find_map(|entry| match &entry.payload {
+                Payload::Membership(membership) => Some(membership),
+                _ => None,
+            });
+            let joint = behind.filter(|membership| membership.is_joint()).unwrap_or(&in_force);
+            let holds = |id: &&NodeId| members[**id as usize - 1].disk.holds(entry);
+            for voters in [&in_force.voters, &joint.voters, &joint.outgoing] {
+                let holders = voters.iter().filter(holds).count();
+                assert!(
+                    voters.is_empty() || holders > voters.len() / 2,
+                    "member {id}: commits {entry:?}, durable on {holders} of {voters:?}",
+                );
+            }
         }
         self.ledger.push((entry.clone(), in_term));
     }

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use raft::{Config, Effects, Entry, Index, NodeId, Raft, Term};
+use raft::{Config, Effects, Entry, Index, Message, NodeId, Raft, Snapshot, Term};
 
 use super::Command;
 use super::checker::{Checker, Checks};
 use super::disk::Disk;
+use super::{Membership, membership};
 
 /// One member, running or not.
 pub(crate) struct Member {
     pub(crate) config: Config,
+    /// What it starts from while its log says nothing else.
+    pub(crate) founding: Membership,
     pub(crate) raft: Option<Raft<Command>>,
     pub(crate) disk: Disk,
     /// The log in memory, rebuilt from the writes alone.
@@ -31,8 +34,14 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn new(configs: Vec<Config>, checks: Checks) -> Self {
+    /// The `founders` first members found the group; the others wait to be let in.
+    pub(crate) fn new(configs: Vec<Config>, founders: usize, checks: Checks) -> Self {
+        let voters: Vec<_> = configs[..founders].iter().map(|config| config.id).collect();
         let members = configs.into_iter().map(|config| Member {
+            founding: membership(
+                if voters.contains(&config.id) { voters.clone() } else { Vec::new() },
+                Vec::new(),
+            ),
             config,
             raft: None,
             disk: Disk::default(),
@@ -64,11 +73,13 @@ impl Cluster {
     /// Starts a member from its disk.
     pub(crate) fn start(&mut self, id: NodeId, now: Duration) {
         let member = self.member_mut(id);
-        let raft = Raft::new(member.config.clone(), member.disk.recovered(), now);
+        let recovered = member.disk.recovered(&member.founding);
+        let base = recovered.snapshot.last.index;
+        let raft = Raft::new(member.config.clone(), recovered, now);
         member.raft = Some(raft.expect("what became durable can be recovered"));
-        member.log = member.disk.entries.clone();
+        member.log = member.disk.log().0;
         member.term = member.disk.hard_state.term;
-        (member.commit_index, member.applied, member.writes) = (0, 0, 0);
+        (member.commit_index, member.applied, member.writes) = (base, base, 0);
         self.checker.started(&self.members, id);
     }
 
@@ -99,5 +110,29 @@ impl Cluster {
             self.member_mut(id).disk.submit(write.clone());
         }
         Some(effects)
+    }
+
+    /// Takes a snapshot of what a member applied, and cuts its log at `index` or before.
+    pub(crate) fn compact(&mut self, id: NodeId, index: Index) {
+        let member = self.member_mut(id);
+        let Some(raft) = &mut member.raft else { return };
+        member.disk.keep_snapshot(&member.log[..member.applied as usize]);
+        raft.compact(index);
+    }
+
+    /// What a member sends to one that lacks the beginning of its log: the last message of that,
+    /// and the entries whose outcome goes before it.
+    pub(crate) fn snapshot(
+        &self,
+        from: NodeId,
+        to: NodeId,
+    ) -> Option<(Message<Command>, Vec<Entry<Command>>)> {
+        let member = self.member(from);
+        let entries = member.disk.snapshot.clone();
+        let last = super::disk::id_of(entries.last()?);
+        let membership = super::disk::membership_of(&entries, &self.members[0].founding);
+        let body = raft::Body::InstallSnapshot(Snapshot { last, membership });
+        let term = member.raft.as_ref()?.status().term;
+        Some((Message { from, to, term, body }, entries))
     }
 }

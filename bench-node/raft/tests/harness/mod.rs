@@ -11,6 +11,8 @@ pub(crate) mod disk;
 use std::fmt;
 use std::rc::Rc;
 
+use raft::NodeId;
+
 /// A command for the state machine; unique within a run.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Command(pub(crate) Rc<str>);
@@ -25,4 +27,12 @@ impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Who belongs to the group; its context is its text.
+pub(crate) type Membership = raft::Membership<Command>;
+
+/// A membership without a change under way.
+pub(crate) fn membership(voters: Vec<NodeId>, learners: Vec<NodeId>) -> Membership {
+    Membership { voters, outgoing: Vec::new(), learners, context: Command("members".into()) }
 }

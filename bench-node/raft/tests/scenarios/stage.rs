@@ -1,14 +1,21 @@
 //! What a scenario acts on, and its commands:
 //!
 //! ```text
-//! members 3 pre_vote=off        a new world; settings: pre_vote, check_quorum, hints (on, off), entries, window,
-//!                               election_ms, heartbeat_ms, notice_ms
+//! members 3 pre_vote=off        a new world; settings: pre_vote, check_quorum, hints, lease,
+//!                               failover_hint (on, off), entries, window, election_ms, heartbeat_ms,
+//!                               notice_ms, drift_percent, and how many spare ones wait to be let in
 //! disk 2 term=4 vote=1 log=1,1,4   what member 2 finds when it starts: the terms of its entries
 //! start [1 ...]                 all, or these
 //! time-out 1                    time goes on to the next timer of 1, which alone fires
 //! wait 500                      ms go by, timers fire; nothing is delivered, nothing durable
 //! run 500                       ms go by and everything works: a message takes 1 ms
 //! propose 1 a b, read 1 7       commands and reads (by number) in one turn
+//! change 1 voters=1,2,4 learners=5   asks 1 to change the members
+//! transfer 1 2                  asks 1 to hand leadership to 2
+//! connection-lost 2 1           2 loses its connection to 1
+//! compact 1 5                   1 takes a snapshot, and cuts its log at 5
+//! snapshot 1->3                 what 1 has of snapshots arrives at 3, as its last message will say
+//! swap 1 voters=1,2             around the protocol: 1 takes this for its members
 //! deliver [1->2] [count]        messages that are on their way now, in order
 //! drop [1->2] [count], repeat 1->2   loses them; sends a copy of the oldest once more
 //! persist 1 [count]             the oldest writes become durable, and are reported
@@ -19,17 +26,22 @@
 //! wire, status, logs, peers 1   shows; a log shows its terms, `|` after what is committed
 //! rejections                    how many rejections were delivered since last asked
 //! ```
+//! membership                    shows whom each takes for the members
+//! `violates` before a command says that it breaks a property, which ends what can be told.
 //! `briefly` before a command shows only roles, commits and reads; `quietly` nothing.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use raft::{Body, Config, Entry, HardState, Message, NodeId, Payload, Raft, Term};
+use raft::{
+    Body, Change, Config, Entry, HardState, Message, NodeId, Payload, ProposeError, Raft, Term,
+};
 
-use crate::harness::Command;
 use crate::harness::checker::Checks;
 use crate::harness::cluster::Cluster;
 use crate::harness::disk::Disk;
+use crate::harness::{Command, membership};
 use crate::wording;
 
 #[cfg(feature = "seeded-bugs")]
@@ -55,7 +67,7 @@ impl Stage {
     pub(crate) fn new(bug: Option<Bug>) -> Self {
         Self {
             bug,
-            cluster: Cluster::new(Vec::new(), Checks::All),
+            cluster: Cluster::new(Vec::new(), 0, Checks::All),
             now: Duration::ZERO,
             wire: Vec::new(),
             cut: BTreeSet::new(),
@@ -69,6 +81,9 @@ impl Stage {
     /// Does what a line says, and tells what came of it.
     pub(crate) fn perform(&mut self, line: &str) -> Outcome<Vec<String>> {
         let mut words: Vec<_> = line.split_whitespace().collect();
+        if words[0] == "violates" {
+            return self.violate(&words[1..].join(" "));
+        }
         self.briefly = words[0] == "briefly";
         let quietly = words[0] == "quietly";
         if self.briefly || quietly {
@@ -91,6 +106,40 @@ impl Stage {
                 oldest.extend(oldest.first().cloned());
                 self.wire.splice(0..0, oldest);
             }
+            "change" => self.change(member(words)?, &words[1..])?,
+            "swap" => {
+                let (id, (voters, learners)) = (member(words)?, members(&words[1..])?);
+                let swapped = membership(voters, learners);
+                let swap = |raft: &mut Raft<Command>| raft.unsafe_swap_membership(swapped.clone());
+                self.cluster.input(id, swap).ok_or("it does not run")?;
+                self.cluster.member_mut(id).founding = swapped.clone();
+                self.turn(id);
+            }
+            "transfer" => {
+                let (id, to) = (member(words)?, member(&words[1..])?);
+                if let Err(why) =
+                    self.cluster.input(id, |raft| raft.transfer(to)).ok_or("it does not run")?
+                {
+                    self.lines.push(format!("{id}: refuses, {why}"));
+                }
+                self.turn(id);
+            }
+            "connection-lost" => {
+                let (id, peer, now) = (member(words)?, member(&words[1..])?, self.now);
+                self.cluster.input(id, |raft| raft.connection_lost(now, peer));
+                self.turn(id);
+            }
+            "compact" => {
+                let (id, index) = (member(words)?, number(words.get(1).ok_or("up to where?")?)?);
+                self.cluster.compact(id, index);
+                self.turn(id);
+            }
+            "snapshot" => {
+                let (from, to) = link(words.first().ok_or("which link?")?)?;
+                let sent = self.cluster.snapshot(from, to).ok_or("there is no snapshot")?;
+                self.cluster.member_mut(to).disk.keep_snapshot(&sent.1);
+                self.hand_over(sent.0);
+            }
             "persist" => self.persist(member(words)?, count(words.get(1))?),
             "settle" => self.settle(),
             "cut" => drop(self.cut.insert(link(words.first().ok_or("which link?")?)?)),
@@ -110,6 +159,7 @@ impl Stage {
             }
             "wire" => self.lines.extend(self.wire.iter().map(wording::message)),
             "status" => self.show(|id, raft| vec![wording::status(id, &raft.status())]),
+            "membership" => self.show(|id, raft| vec![wording::in_force(id, raft.membership())]),
             "logs" => self.show(|id, raft| vec![log(id, raft)]),
             "peers" => {
                 let leader = member(words)?;
@@ -130,9 +180,23 @@ impl Stage {
         Ok(if quietly { Vec::new() } else { lines })
     }
 
+    /// Does what must break a property, and says which one that was.
+    fn violate(&mut self, line: &str) -> Outcome<Vec<String>> {
+        match catch_unwind(AssertUnwindSafe(|| self.perform(line))) {
+            Ok(_) => Err("no property was violated".into()),
+            Err(cause) => {
+                let text = cause.downcast_ref::<String>().map_or("a property", String::as_str);
+                let text = text.lines().next().unwrap_or_default();
+                let text = text.trim_start_matches("assertion `left == right` failed: ");
+                Ok(vec![format!("violated: {text}")])
+            }
+        }
+    }
+
     fn members(&mut self, words: &[&str]) -> Outcome {
-        let voters: Vec<NodeId> = (1..=member(words)?).collect();
-        let mut base = Config::new(1, voters.clone(), 0);
+        let founders = member(words)?;
+        let mut spare = 0;
+        let mut base = Config::new(1, 0);
         base.commit_notice = Duration::ZERO;
         plant(&mut base, self.bug);
         for (key, value) in pairs(&words[1..])? {
@@ -141,6 +205,10 @@ impl Stage {
             match key {
                 "pre_vote" => base.pre_vote = on,
                 "check_quorum" => base.check_quorum = on,
+                "spare" => spare = number(value)?,
+                "lease" => base.lease_reads = on,
+                "drift_percent" => base.max_clock_drift_percent = number(value)? as u32,
+                "failover_hint" => base.failover_hint = on,
                 "hints" => base.conflict_hints = on,
                 "entries" => base.max_append_entries = number(value)? as usize,
                 "window" => base.max_inflight_appends = number(value)? as usize,
@@ -150,8 +218,9 @@ impl Stage {
                 _ => return Err(format!("there is no setting {key:?}")),
             }
         }
-        let configs = voters.iter().map(|&id| Config { id, seed: id, ..base.clone() });
-        let cluster = Cluster::new(configs.collect(), Checks::All);
+        let ids = 1..=founders + spare;
+        let configs = ids.map(|id| Config { id, seed: id, ..base.clone() });
+        let cluster = Cluster::new(configs.collect(), founders as usize, Checks::All);
         *self = Self { cluster, ..Self::new(self.bug) };
         Ok(())
     }
@@ -220,8 +289,22 @@ impl Stage {
             let command = Command((*command).into());
             match self.cluster.input(id, |raft| raft.propose(command)).ok_or("it does not run")? {
                 Ok((term, index)) => self.say(format!("{id}: takes {index}@{term}")),
-                Err(refusal) => self.refuse(id, refusal),
+                Err(ProposeError::NotLeader(refusal)) => self.refuse(id, refusal),
+                Err(ProposeError::Transferring) => {
+                    self.lines.push(format!("{id}: holds it, leadership is being handed over"));
+                }
             }
+        }
+        self.turn(id);
+        Ok(())
+    }
+
+    fn change(&mut self, id: NodeId, words: &[&str]) -> Outcome {
+        let (voters, learners) = members(words)?;
+        let change = Change { voters, learners, context: Command("members".into()) };
+        match self.cluster.input(id, |raft| raft.change(change)).ok_or("it does not run")? {
+            Ok((term, index)) => self.say(format!("{id}: takes {index}@{term}")),
+            Err(why) => self.lines.push(format!("{id}: refuses, {why}")),
         }
         self.turn(id);
         Ok(())
@@ -335,11 +418,26 @@ fn log(id: NodeId, raft: &Raft<Command>) -> String {
     let status = raft.status();
     let mut words = vec![format!("{id}:")];
     words.extend((status.commit_index == 0).then(|| "|".into()));
+    let base = raft.base();
+    words.extend((base.index > 0).then(|| format!("({})", base.index)));
     for entry in raft.entries(1) {
         words.push(entry.term.to_string());
         words.extend((entry.index == status.commit_index).then(|| "|".into()));
     }
     words.join(" ")
+}
+
+fn members(words: &[&str]) -> Outcome<(Vec<NodeId>, Vec<NodeId>)> {
+    let (mut voters, mut learners) = (Vec::new(), Vec::new());
+    for (key, value) in pairs(words)? {
+        let ids = value.split(',').map(number).collect::<Outcome<_>>()?;
+        match key {
+            "voters" => voters = ids,
+            "learners" => learners = ids,
+            _ => return Err(format!("there are no {key:?}")),
+        }
+    }
+    Ok((voters, learners))
 }
 
 fn member(words: &[&str]) -> Outcome<NodeId> {

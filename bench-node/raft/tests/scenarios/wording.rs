@@ -5,7 +5,7 @@ use raft::{
     Role, Status,
 };
 
-use crate::harness::Command;
+use crate::harness::{Command, Membership};
 
 /// Everything that came of a turn; `briefly`, only roles, commits and reads.
 pub(crate) fn effects(id: NodeId, effects: &Effects<Command>, briefly: bool) -> Vec<String> {
@@ -17,9 +17,18 @@ pub(crate) fn effects(id: NodeId, effects: &Effects<Command>, briefly: bool) -> 
                 format!(" term {}, {vote}", state.term)
             });
             let hard_state = hard_state.unwrap_or_default();
-            lines.push(format!("{id}: write {}:{hard_state}{}", write.id, entries(&write.entries)));
+            let base = write.base.map(|base| format!(" begins after {}@{}", base.index, base.term));
+            let base = base.unwrap_or_default();
+            let entries = entries(&write.entries);
+            lines.push(format!("{id}: write {}:{hard_state}{base}{entries}", write.id));
         }
         lines.extend(effects.messages.iter().map(message));
+        lines.extend(
+            effects.snapshots.iter().map(|to| format!("{id}: a snapshot is wanted for {to}")),
+        );
+    }
+    if let Some(snapshot) = &effects.restore {
+        lines.push(format!("{id}: restores the snapshot up to {}", snapshot.last.index));
     }
     if let (Some(first), Some(last)) = (effects.committed.first(), effects.committed.last()) {
         lines.push(match first.index == last.index {
@@ -37,8 +46,12 @@ pub(crate) fn effects(id: NodeId, effects: &Effects<Command>, briefly: bool) -> 
 pub(crate) fn message(message: &Message<Command>) -> String {
     let Message { from, to, term, body } = message;
     let what = match body {
-        Body::Vote { pre_vote, last_index, last_term } => {
-            let ask = if *pre_vote { "would you vote" } else { "vote" };
+        Body::Vote { pre_vote, transfer, last_index, last_term } => {
+            let ask = match (pre_vote, transfer) {
+                (true, _) => "would you vote",
+                (false, false) => "vote",
+                (false, true) => "the leader hands over, vote",
+            };
             format!("{ask}? my log ends at {last_index}@{last_term}")
         }
         Body::VoteReply { pre_vote, granted } => {
@@ -64,6 +77,10 @@ pub(crate) fn message(message: &Message<Command>) -> String {
             "rejected after {prev_index}, there is term {hint_term} from {hint_index}{}",
             round(*read_round)
         ),
+        Body::TimeoutNow => "campaign now".into(),
+        Body::InstallSnapshot(snapshot) => {
+            format!("a snapshot up to {}@{}", snapshot.last.index, snapshot.last.term)
+        }
     };
     format!("{from} -> {to}: term {term}: {what}")
 }
@@ -83,6 +100,7 @@ pub(crate) fn peer(id: NodeId, peer: &PeerStatus) -> String {
     let state = match peer.state {
         PeerState::Probe => "probes",
         PeerState::Replicate => "sends on to",
+        PeerState::Snapshot => "sends a snapshot to",
     };
     format!(
         "{id}: {state} {}, equal to {}, next {}, {} on their way",
@@ -115,8 +133,9 @@ fn role(role: Role, leader: Option<NodeId>, id: NodeId) -> String {
 fn entries(entries: &[Entry<Command>]) -> String {
     let entry = |entry: &Entry<Command>| {
         let payload = match &entry.payload {
-            Payload::Noop => "noop",
-            Payload::Data(command) => &command.0,
+            Payload::Noop => "noop".into(),
+            Payload::Data(command) => command.0.to_string(),
+            Payload::Membership(membership) => self::membership(membership),
         };
         format!(" [{}@{} {payload}]", entry.index, entry.term)
     };
@@ -125,4 +144,17 @@ fn entries(entries: &[Entry<Command>]) -> String {
 
 fn round(round: u64) -> String {
     if round == 0 { String::new() } else { format!(", round {round}") }
+}
+
+pub(crate) fn in_force(id: NodeId, membership: &Membership) -> String {
+    format!("{id}: {}", self::membership(membership))
+}
+
+fn membership(membership: &Membership) -> String {
+    let ids = |ids: &[NodeId]| ids.iter().map(|id| id.to_string()).collect::<Vec<_>>().join(",");
+    let old = Some(&membership.outgoing).filter(|old| !old.is_empty());
+    let old = old.map(|old| format!("{} and ", ids(old))).unwrap_or_default();
+    let learners = Some(&membership.learners).filter(|learners| !learners.is_empty());
+    let learners = learners.map(|some| format!(" learners {}", ids(some))).unwrap_or_default();
+    format!("members {old}{}{learners}", ids(&membership.voters))
 }

@@ -53,7 +53,7 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn draw(random: &mut Random, bug: Option<Bug>) -> Self {
         let count = random.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 3, 5, 5, 5, 5, 5, 7, 7]);
-        let mut base = Config::new(1, (1..=count).collect(), 0);
+        let mut base = Config::new(1, 0);
         base.election_timeout = Duration::from_micros(ELECTION_TIMEOUT_US);
         base.heartbeat = Duration::from_micros(random.pick(&[5_000, 20_000, 45_000]));
         base.pre_vote = random.chance(700);

@@ -143,7 +143,7 @@ impl World {
     fn new(seed: u64, bug: Option<Bug>, checks: Checks, trace: bool) -> Self {
         let mut random = Random::new(seed);
         let plan = Plan::draw(&mut random, bug);
-        let cluster = Cluster::new(plan.configs.clone(), checks);
+        let cluster = Cluster::new(plan.configs.clone(), plan.configs.len(), checks);
         let hosts = cluster.ids().map(|_| Host {
             start: 0,
             clock_offset_ns: 0,
