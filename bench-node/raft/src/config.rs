@@ -116,14 +116,12 @@ impl<D> Recovered<D> {
             return Err(ConfigError::BadMember(id));
         }
         let mut previous = self.snapshot.last;
-        if previous.term > self.hard_state.term {
-            return Err(ConfigError::RecoveredTerm(previous.index));
-        }
+        let term = self.hard_state.term.max(previous.term);
         for entry in &self.entries {
             if entry.index != previous.index + 1 {
                 return Err(ConfigError::RecoveredGap(previous.index + 1));
             }
-            if entry.term < previous.term || entry.term > self.hard_state.term {
+            if entry.term < previous.term || entry.term > term {
                 return Err(ConfigError::RecoveredTerm(entry.index));
             }
             previous = EntryId { index: entry.index, term: entry.term };

@@ -98,6 +98,11 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
             config,
         };
         raft.adopt_memberships(base.index + 1);
+        if base.term > hard_state.term {
+            // A snapshot came from a leader of a later term, and became durable before that term
+            // did. Nothing was promised in it.
+            raft.set_hard_state(HardState { term: base.term, voted_for: None });
+        }
         raft.record(Reason::Started);
         Ok(raft)
     }

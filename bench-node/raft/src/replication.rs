@@ -155,7 +155,8 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
     }
 
     pub(crate) fn leader_deadline(&self, leading: &Leading) -> Duration {
-        let quorum = self.config.check_quorum.then(|| self.quorum_deadline(leading));
+        let steps_down = self.config.check_quorum && !self.config.stale_leader_stays();
+        let quorum = steps_down.then(|| self.quorum_deadline(leading));
         leading
             .peers
             .iter()

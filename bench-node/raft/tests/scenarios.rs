@@ -50,6 +50,18 @@ fn every_planted_bug_changes_its_scenario() {
         (CommitEarlierTermByCounting, "commit_of_earlier_terms"),
         (AcknowledgeBeforePersist, "acknowledgement_waits_for_the_disk"),
         (AcknowledgeBeforePersist, "restart_loses_what_was_not_durable"),
+        (TermNotPersisted, "acknowledgement_waits_for_the_disk"),
+        (ChangeWithoutJoint, "joint_change"),
+        (ChangeWithoutJoint, "naive_swap"),
+        (ChangeBeforeFirstCommit, "change_waits_for_the_first_commit"),
+        (LearnerCounted, "learner"),
+        (LeaseBeyondDrift, "lease_reads"),
+        (PromiseForgottenOnRestart, "lease_reads"),
+        (LeaseKeptThroughTransfer, "lease_given_up_at_transfer"),
+        (TransferWithoutCatchingUp, "transfer"),
+        (StaleLeaderStays, "isolated_leader_steps_down"),
+        (SnapshotWithoutMembership, "snapshot_restores_the_membership"),
+        (JointLeftEarly, "joint_change"),
     ] {
         let path = folder().join(name).with_extension("txt");
         let expected = fs::read_to_string(path).expect("a scenario can be read");

@@ -110,10 +110,12 @@ impl Checker {
         effects: &Effects<Command>,
     ) {
         self.stands(members, id);
-        let member = &mut members[id as usize - 1];
         if let Some(snapshot) = &effects.restore {
-            self.note_restore(member, id, snapshot);
+            // Whoever waited to be let in knows now who founded the group.
+            members[id as usize - 1].founding = members[0].founding.clone();
+            self.note_restore(&mut members[id as usize - 1], id, snapshot);
         }
+        let member = &mut members[id as usize - 1];
         if let Some(write) = &effects.write {
             member.writes += 1;
             assert_eq!(write.id, member.writes, "member {id}: write ids count up by one");
@@ -129,6 +131,10 @@ impl Checker {
         for message in &effects.messages {
             self.note_message(member, message);
         }
+        for message in &effects.messages {
+            self.check_transfer(members, message);
+        }
+        let member = &mut members[id as usize - 1];
         let raft = member.raft.as_ref().expect("it runs");
         let status = raft.status();
         let told =
@@ -284,6 +290,19 @@ impl Checker {
             (hard_state.term, hard_state.voted_for) == (*term, Some(*candidate)),
             "member {voter}: tells of a vote that is not durable"
         );
+    }
+
+    /// A leader hands over only to one that holds its whole log, or the campaign may be lost. (One
+    /// that is no longer a member steps down first, and hands over as well as it can.)
+    fn check_transfer(&self, members: &[Member], message: &Message<Command>) {
+        let Message { from, to, body, .. } = message;
+        let leader = &members[*from as usize - 1];
+        let leads = leader.raft.as_ref().is_some_and(|raft| raft.status().role == Role::Leader);
+        if self.checks == Checks::All && leads && *body == Body::TimeoutNow {
+            let successor = &members[*to as usize - 1];
+            let holds = leader.log.last().is_none_or(|entry| successor.disk.holds(entry));
+            assert!(holds, "member {from}: hands over to {to}, which lacks entries");
+        }
     }
 
     fn note_committed(

@@ -72,7 +72,11 @@ impl Cluster {
 
     /// Starts a member from its disk.
     pub(crate) fn start(&mut self, id: NodeId, now: Duration) {
+        let group = self.members[0].founding.clone();
         let member = self.member_mut(id);
+        if !member.disk.snapshot.is_empty() {
+            member.founding = group;
+        }
         let recovered = member.disk.recovered(&member.founding);
         let base = recovered.snapshot.last.index;
         let raft = Raft::new(member.config.clone(), recovered, now);

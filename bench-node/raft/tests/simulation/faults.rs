@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use raft::NodeId;
 
-use crate::plan::ELECTION_TIMEOUT_US;
+use crate::plan::{ELECTION_TIMEOUT_US, Theme};
 use crate::world::{What, World};
 
 impl World {
@@ -15,8 +15,14 @@ impl World {
             return;
         }
         let lasts_us = self.random.within(ELECTION_TIMEOUT_US / 10..6 * ELECTION_TIMEOUT_US);
-        let Some(id) = self.pick_member(400) else { return };
-        match self.random.below(100) {
+        let leases = self.plan.theme == Theme::Leases;
+        let Some(id) = self.pick_member(if leases { 900 } else { 400 }) else { return };
+        let kind = match self.plan.theme {
+            Theme::Any => self.random.below(100),
+            Theme::Leases => self.random.within(60..100),
+            Theme::Members => self.random.within(70..90),
+        };
+        match kind {
             0..30 => self.crash(id, lasts_us),
             30..33 => {
                 self.watch.tally.note("fault: all crashed at once");
@@ -24,7 +30,8 @@ impl World {
                 ids.into_iter().for_each(|id| self.crash(id, lasts_us));
             }
             33..50 => self.pause(id, lasts_us),
-            50..60 => {
+            50..54 => self.break_connections(id),
+            54..60 => {
                 self.watch.tally.note("fault: disk stall");
                 self.host_mut(id).syncs.stalled_until_us = self.now_us + lasts_us;
             }
@@ -94,6 +101,7 @@ impl World {
         host.proposals.clear();
         let start = host.start;
         self.say(|_| format!("{id} crashes"));
+        self.break_connections(id);
         self.schedule(lasts_us, What::Restart { id, start });
     }
 
@@ -125,7 +133,8 @@ impl World {
         self.healed = true;
         self.cut.clear();
         self.plan.calm_down();
-        for id in self.cluster.ids() {
+        self.retire();
+        for id in self.cluster.ids().filter(|id| !self.retired.contains(id)).collect::<Vec<_>>() {
             self.host_mut(id).syncs.stalled_until_us = 0;
             if self.cluster.raft(id).is_none() {
                 self.start(id);

@@ -24,9 +24,33 @@ pub(crate) type Bug = raft::SeededBug;
 #[cfg(not(feature = "seeded-bugs"))]
 pub(crate) type Bug = std::convert::Infallible;
 
+/// What a run is about: some mistakes show only where much of one kind happens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Theme {
+    /// Everything.
+    Any,
+    /// Reads under leases, by clocks at the limit, with leaders cut off or handing over.
+    Leases,
+    /// One change of members after the other, one voter at a time, and many elections.
+    Members,
+}
+
+impl Theme {
+    fn draw(random: &mut Random) -> Self {
+        match random.below(10) {
+            0 => Self::Leases,
+            1 => Self::Members,
+            _ => Self::Any,
+        }
+    }
+}
+
 /// Everything that a run draws before it starts.
 pub(crate) struct Plan {
+    pub(crate) theme: Theme,
     pub(crate) configs: Vec<Config>,
+    /// How many of them found the group; the others wait to be let in.
+    pub(crate) founders: usize,
     /// Per mille of messages.
     pub(crate) drops: u64,
     pub(crate) duplicates: u64,
@@ -44,6 +68,8 @@ pub(crate) struct Plan {
     pub(crate) fault_every_us: u64,
     /// Mean time between client requests.
     pub(crate) request_every_us: u64,
+    /// Mean time between what operators do; never, where nothing is to change.
+    pub(crate) admin_every_us: u64,
     /// Clock rates differ by up to this per mille.
     pub(crate) skew: u64,
     /// The longest a turn waits for more inputs.
@@ -52,7 +78,11 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn draw(random: &mut Random, bug: Option<Bug>) -> Self {
-        let count = random.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 3, 5, 5, 5, 5, 5, 7, 7]);
+        let theme = Theme::draw(random);
+        let founders = match theme {
+            Theme::Members => 4,
+            _ => random.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 3, 5, 5, 5, 5, 5, 7, 7]),
+        };
         let mut base = Config::new(1, 0);
         base.election_timeout = Duration::from_micros(ELECTION_TIMEOUT_US);
         base.heartbeat = Duration::from_micros(random.pick(&[5_000, 20_000, 45_000]));
@@ -63,11 +93,31 @@ impl Plan {
         base.max_append_bytes = random.pick(&[1, 24, 1 << 20, 1 << 20]);
         base.max_inflight_appends = random.pick(&[1, 2, 4, 16]);
         base.commit_notice = Duration::from_micros(random.pick(&[0, 1_000, 30_000, 1_000_000]));
+        let skew = random.pick(&[0, 0, 10, 250]);
+        match random.below(10) {
+            0..3 => {
+                (base.check_quorum, base.lease_reads) = (true, true);
+                base.max_clock_drift_percent = (skew as u32).div_ceil(10).max(1);
+            }
+            3..6 => base.failover_hint = true,
+            _ => {}
+        }
+        base.failover_step = Duration::from_micros(random.pick(&[1_000, 10_000]));
         plant(&mut base, bug);
-        let configs = (1..=count).map(|id: NodeId| Config { id, ..base.clone() });
+        let admin_every_us = random.pick(&[u64::MAX / 4, 20_000, 100_000, 400_000]);
+        let changing = admin_every_us < u64::MAX / 4;
+        let spare = match theme {
+            Theme::Members => 1,
+            _ if changing => random.below(4),
+            _ => 0,
+        };
+        let configs = (1..=founders + spare).map(|id: NodeId| Config { id, ..base.clone() });
         let calm = random.chance(250);
-        Self {
+        let plan = Self {
+            theme,
             configs: configs.collect(),
+            founders: founders as usize,
+            admin_every_us,
             drops: if calm { 0 } else { random.pick(&[0, 10, 50, 200]) },
             duplicates: if calm { 0 } else { random.pick(&[0, 10, 100]) },
             late: if calm { 0 } else { random.pick(&[0, 10, 100]) },
@@ -78,9 +128,43 @@ impl Plan {
             crashes_on_write: random.pick(&[0, 1, 10, 50]),
             fault_every_us: random.pick(&[30_000, 100_000, 300_000]),
             request_every_us: random.pick(&[2_000, 10_000, 50_000]),
-            skew: random.pick(&[0, 0, 10, 250]),
+            skew,
             turn_us: random.pick(&[0, 100, 3_000]),
+        };
+        plan.on_theme(random)
+    }
+
+    /// Narrows the draw to where the theme's mistakes would show.
+    fn on_theme(mut self, random: &mut Random) -> Self {
+        match self.theme {
+            Theme::Any => {}
+            Theme::Leases => {
+                let skew = 250;
+                for config in &mut self.configs {
+                    (config.check_quorum, config.failover_hint) = (true, false);
+                    config.lease_reads = true;
+                    config.max_clock_drift_percent = skew as u32 / 10;
+                    config.heartbeat = Duration::from_millis(5);
+                    config.commit_notice = Duration::ZERO;
+                }
+                self.skew = skew;
+                (self.delay_us, self.disk_us, self.turn_us, self.stalls) = (300, 0, 0, 0);
+                (self.drops, self.late) = (random.pick(&[0, 200]), random.pick(&[0, 10]));
+                (self.request_every_us, self.fault_every_us) = (1_000, 100_000);
+                self.admin_every_us = random.pick(&[u64::MAX / 4, 30_000]);
+            }
+            Theme::Members => {
+                for config in &mut self.configs {
+                    (config.pre_vote, config.check_quorum) = (false, false);
+                    (config.lease_reads, config.failover_hint) = (false, false);
+                    config.commit_notice = Duration::ZERO;
+                }
+                (self.drops, self.late, self.disk_us, self.stalls) = (0, 0, 5_000, 0);
+                (self.fault_every_us, self.admin_every_us) = (15_000, 2_000);
+                (self.crashes_on_write, self.request_every_us) = (0, 50_000);
+            }
         }
+        self
     }
 
     /// A healed world is also a quick one.

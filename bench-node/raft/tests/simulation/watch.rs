@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use raft::{
-    Body, Effects, Index, Message, NodeId, PeerState, ReadOutcome, Reason, Role, Status, Term,
+    Body, ChangeError, Effects, Entry, Index, Message, NodeId, Payload, PeerState, ReadOutcome,
+    Reason, Role, Status, Term,
 };
 
-use crate::harness::Command;
 use crate::harness::cluster::Cluster;
+use crate::harness::{Command, Membership};
 use crate::tally::Tally;
 
 #[derive(Default)]
@@ -56,6 +57,25 @@ impl Watch {
         effects: &Effects<Command>,
     ) {
         self.note_events(cluster, id, effects);
+        if effects.restore.is_some() {
+            self.tally.note("snapshot: restored");
+        }
+        let cut_back = effects.membership.is_some()
+            && !effects.write.as_ref().is_some_and(|write| {
+                let is_membership =
+                    |entry: &Entry<Command>| matches!(entry.payload, Payload::Membership(_));
+                write.entries.iter().any(is_membership)
+            });
+        let started = effects.events.iter().any(|event| event.reason == Reason::Started);
+        if cut_back && effects.restore.is_none() && log_before > 0 && !started {
+            self.tally.note("members: change undone");
+        }
+        if !effects.reads.is_empty() && cluster.member(id).config.lease_reads {
+            let round = |message: &Message<Command>| matches!(message.body, Body::Append { .. });
+            if !effects.messages.iter().any(round) {
+                self.tally.note("read: ready by lease or echo, without a message");
+            }
+        }
         for message in &effects.messages {
             self.note_message(cluster, message);
         }
@@ -83,7 +103,11 @@ impl Watch {
                 (Reason::PreVoteWon, ..) => "election: pre-vote won",
                 (Reason::VoteLost, Role::PreCandidate, _) => "election: pre-vote lost",
                 (Reason::VoteLost, ..) => "election: vote lost",
-                (Reason::VoteWon, ..) if cluster.members.len() == 1 => {
+                (Reason::ConnectionLost, ..) => "election: begun by the failover hint",
+                (Reason::TransferReceived, ..) => "transfer: received",
+                (Reason::TransferAborted, ..) => "transfer: given up",
+                (Reason::Removed, ..) => "members: removed leader stepped down",
+                (Reason::VoteWon, ..) if only_voter(cluster, id) => {
                     "election: won by the only voter"
                 }
                 (Reason::VoteWon, ..) => "election: won",
@@ -141,6 +165,31 @@ impl Watch {
         }
     }
 
+    /// A change was begun by a leader that had this membership in force.
+    pub(crate) fn changed(&mut self, cluster: &Cluster, id: NodeId, before: &Membership) {
+        let now = cluster.raft(id).expect("it runs").membership();
+        self.tally.note("members: change begun");
+        if now.is_joint() {
+            self.tally.note("members: joint configuration");
+        }
+        if now.voters.iter().any(|id| before.learners.contains(id)) {
+            self.tally.note("members: learner promoted");
+        }
+        if !now.is_voter(id) || (now.is_joint() && !now.voters.contains(&id)) {
+            self.tally.note("members: leader removes itself");
+        }
+    }
+
+    pub(crate) fn change_refused(&mut self, error: &ChangeError) {
+        self.tally.note(match error {
+            ChangeError::NotLeader { .. } => "members: refused by a follower",
+            ChangeError::UnderWay => "members: refused, another one under way",
+            ChangeError::TooEarly => "members: refused before the first commit of the term",
+            ChangeError::NotCaughtUp(_) => "members: refused, learner not caught up",
+            ChangeError::NoVoters | ChangeError::BadMember(_) => "members: refused, nonsense",
+        });
+    }
+
     fn note_reads(&mut self, id: NodeId, effects: &Effects<Command>) {
         let mut ready = 0;
         for outcome in &effects.reads {
@@ -195,4 +244,8 @@ impl Watch {
             }
         }
     }
+}
+
+fn only_voter(cluster: &Cluster, id: NodeId) -> bool {
+    cluster.raft(id).is_some_and(|raft| raft.membership().voters == [id])
 }

@@ -8,12 +8,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::time::Duration;
 
-use raft::{Effects, Index, Message, NodeId, Term};
+use raft::{Effects, Entry, Index, Message, NodeId, Term};
 
 use crate::harness::Command;
 use crate::harness::checker::Checks;
 use crate::harness::cluster::Cluster;
-use crate::plan::{BROKEN_US, Bug, CALM_ROUND_TRIP_US, ELECTION_TIMEOUT_US, Plan, RECOVERY_US};
+use crate::plan::{
+    BROKEN_US, Bug, CALM_ROUND_TRIP_US, ELECTION_TIMEOUT_US, Plan, RECOVERY_US, Theme,
+};
 use crate::random::Random;
 use crate::syncs::Syncs;
 use crate::tally::Tally;
@@ -32,6 +34,8 @@ pub(crate) struct World {
     /// Counts partitions, so that an old one's end does not heal a new one.
     pub(crate) partition: u64,
     pub(crate) healed: bool,
+    /// Removed members that were switched off.
+    pub(crate) retired: HashSet<NodeId>,
     /// When a message last arrived over a link, for links that keep their order.
     arrives_us: HashMap<(NodeId, NodeId), u64>,
     pub(crate) proposed: HashSet<Command>,
@@ -78,6 +82,10 @@ pub(crate) enum What {
     Crash { id: NodeId, start: u64 },
     Restart { id: NodeId, start: u64 },
     Resume { id: NodeId },
+    Administrate,
+    Snapshot { message: Message<Command>, entries: Vec<Entry<Command>> },
+    SnapshotEnded { id: NodeId, start: u64, to: NodeId },
+    ConnectionLost { id: NodeId, peer: NodeId },
     HealPartition { partition: u64 },
 }
 
@@ -143,11 +151,14 @@ impl World {
     fn new(seed: u64, bug: Option<Bug>, checks: Checks, trace: bool) -> Self {
         let mut random = Random::new(seed);
         let plan = Plan::draw(&mut random, bug);
-        let cluster = Cluster::new(plan.configs.clone(), plan.configs.len(), checks);
+        let cluster = Cluster::new(plan.configs.clone(), plan.founders, checks);
         let hosts = cluster.ids().map(|_| Host {
             start: 0,
             clock_offset_ns: 0,
-            clock_rate: random.within(1000 - plan.skew..1001 + plan.skew),
+            clock_rate: match plan.theme {
+                Theme::Leases => random.pick(&[1000 - plan.skew, 1000 + plan.skew]),
+                _ => random.within(1000 - plan.skew..1001 + plan.skew),
+            },
             paused: None,
             turn_due: false,
             deadline_us: None,
@@ -167,6 +178,7 @@ impl World {
             cut: HashSet::new(),
             partition: 0,
             healed: false,
+            retired: HashSet::new(),
             arrives_us: HashMap::new(),
             proposed: HashSet::new(),
             commands: 0,
@@ -183,6 +195,7 @@ impl World {
         }
         world.schedule(0, What::Request);
         world.schedule(world.plan.fault_every_us, What::Fault);
+        world.schedule(world.plan.admin_every_us, What::Administrate);
         world
     }
 
@@ -212,8 +225,11 @@ impl World {
 
     pub(crate) fn happen(&mut self, what: What) {
         let addressee = match &what {
-            What::Deliver { message, .. } => Some(message.to),
-            What::Turn { id, .. } | What::Report { id, .. } => Some(*id),
+            What::Deliver { message, .. } | What::Snapshot { message, .. } => Some(message.to),
+            What::Turn { id, .. }
+            | What::Report { id, .. }
+            | What::SnapshotEnded { id, .. }
+            | What::ConnectionLost { id, .. } => Some(*id),
             _ => None,
         };
         if let Some(backlog) = addressee.and_then(|id| self.host_mut(id).paused.as_mut()) {
@@ -235,12 +251,22 @@ impl World {
                 let lasts_us = self.random.below(2 * ELECTION_TIMEOUT_US);
                 self.crash(id, lasts_us);
             }
-            What::Turn { .. } | What::Durable { .. } | What::Report { .. } | What::Crash { .. } => {
+            What::SnapshotEnded { id, start, to } if self.is_current(id, start) => {
+                self.input(id, |raft, _| raft.snapshot_ended(to));
             }
+            What::Turn { .. }
+            | What::Durable { .. }
+            | What::Report { .. }
+            | What::Crash { .. }
+            | What::SnapshotEnded { .. } => {}
+            What::Snapshot { message, entries } => self.receive_snapshot(message, entries),
+            What::ConnectionLost { id, peer } => self.lose_connection(id, peer),
+            What::Administrate => self.administrate(),
             What::Request => self.request(),
             What::Fault => self.break_something(),
             What::Restart { id, start } => {
-                if self.host(id).start == start && self.cluster.raft(id).is_none() {
+                let off = self.cluster.raft(id).is_none() && !self.retired.contains(&id);
+                if self.host(id).start == start && off {
                     self.start(id);
                 }
             }
@@ -289,6 +315,9 @@ impl World {
         }
         for message in effects.messages {
             self.send(message);
+        }
+        for to in effects.snapshots {
+            self.send_snapshot(id, to);
         }
         for entry in &effects.committed {
             let key = (entry.term, entry.index);
@@ -381,13 +410,17 @@ impl World {
     /// trip, after finding where the logs meet one entry per round trip.
     fn recovery_allowed_us(&self) -> u64 {
         let longest = self.cluster.members.iter().map(|member| member.log.len() as u64).max();
-        RECOVERY_US + 2 * longest.unwrap_or(0) * CALM_ROUND_TRIP_US
+        // Members that were removed may disturb the others for a while.
+        let elections = if self.plan.theme == Theme::Members { 2 } else { 1 };
+        elections * RECOVERY_US + 2 * longest.unwrap_or(0) * CALM_ROUND_TRIP_US
     }
 
     /// A command of the healed world is applied everywhere, and every read is settled.
     fn is_done(&self) -> bool {
         let Some(index) = self.progress else { return false };
-        self.cluster.members.iter().all(|member| member.applied >= index)
+        let members = self.committed_membership();
+        !members.is_joint()
+            && members.ids().all(|id| self.cluster.member(id).applied >= index)
             && self.cluster.ids().all(|id| self.cluster.checker.open_reads(id) == 0)
     }
 
