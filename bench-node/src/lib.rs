@@ -31,3 +31,8 @@ pub use config::SeededBug;
 pub use config::{Config, ConfigError, Member, Settings};
 pub use error::NodeError;
 pub use node::{Listeners, NodeHandle, run, start};
+
+/// A Raft group on this node; many share one log.
+pub type GroupId = u64;
+/// The one group of a node that has one.
+pub const DEFAULT_GROUP: GroupId = 0;

@@ -82,7 +82,7 @@ impl Durability {
         self.next_write += 1;
         self.unwritten = log.last_index() + 1;
         self.pending.push_back(Pending { id, last_index: log.last_index() });
-        Some(Write { id, hard_state, entries })
+        Some(Write { id, hard_state, base: None, entries })
     }
 
     /// This write and all before it are durable.

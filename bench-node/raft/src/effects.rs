@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::message::{Entry, HardState, Index, Message, NodeId, Term};
+use crate::message::{Entry, EntryId, HardState, Index, Message, NodeId, Term};
 
 /// Everything that the inputs since the last call brought about. The order in which a driver must
 /// honour it: `write` goes to the log in the order given (it may send `messages` before that write
@@ -33,6 +33,9 @@ pub struct Write<D> {
     pub id: u64,
     /// Present where the term or the vote changed.
     pub hard_state: Option<HardState>,
+    /// Present where a snapshot took the place of the log up to this entry. Where the log holds
+    /// that very entry, what follows it stays; otherwise nothing does.
+    pub base: Option<EntryId>,
     /// Consecutive; the first one replaces what the log had at its index and after it.
     pub entries: Vec<Entry<D>>,
 }

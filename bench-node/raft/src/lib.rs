@@ -31,5 +31,7 @@ pub use effects::{
     Effects, Event, NotLeader, PeerState, PeerStatus, ReadOutcome, Reason, Recovered, Role, Status,
     Write,
 };
-pub use message::{Body, Entry, HardState, Index, Message, NodeId, Payload, Term};
+pub use message::{
+    Body, Entry, EntryId, HardState, Index, Membership, Message, NodeId, Payload, Term,
+};
 pub use raft::Raft;

@@ -113,5 +113,6 @@ fn payload_bytes<D: AsRef<[u8]>>(entry: &Entry<D>) -> usize {
     match &entry.payload {
         Payload::Noop => 0,
         Payload::Data(data) => data.as_ref().len(),
+        Payload::Membership(membership) => membership.context.as_ref().len(),
     }
 }

@@ -20,13 +20,39 @@ pub struct Entry<D> {
     pub payload: Payload<D>,
 }
 
-/// What an entry carries. (Configurations join in with membership changes.)
+/// Names an entry: by log matching, logs that hold it are equal up to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId {
+    /// Its position; 0 stands before the first entry.
+    pub index: Index,
+    /// Its term.
+    pub term: Term,
+}
+
+/// What an entry carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload<D> {
     /// Starts a term, so that entries of earlier terms can be committed (paper, section 5.4.2).
     Noop,
     /// A command for the state machine.
     Data(D),
+    /// Who belongs to the group from here on.
+    Membership(Membership<D>),
+}
+
+/// Who belongs to a group (paper, section 6; thesis, chapter 4). In force from the moment that it
+/// is in the log, committed or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership<D> {
+    /// Those whose majority decides.
+    pub voters: Vec<NodeId>,
+    /// The voters of C_old while C_old,new is in force: then their majority is needed as well.
+    /// Empty otherwise.
+    pub outgoing: Vec<NodeId>,
+    /// They get the log and have no say.
+    pub learners: Vec<NodeId>,
+    /// What the layer above keeps of its members, such as names and addresses.
+    pub context: D,
 }
 
 /// What must be durable before a vote or a term counts (paper, figure 2).

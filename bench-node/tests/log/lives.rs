@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bench_node::GroupId;
 use bench_node::disk::{Fault, Simulated};
 use bench_node::wal::{self, Options, WalError};
 use rand::rngs::StdRng;
@@ -10,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 use crate::model::{State, small};
 
 const LIVES: u64 = 12;
+const GROUPS: [GroupId; 3] = [0, 5, 1 << 40];
 
 /// Which faults a run has.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -119,7 +121,8 @@ fn live(seed: u64, ends: Ends, options: &Options, tally: &mut Tally) -> Result<(
                     let mut state = states.last().expect("never empty").clone();
                     let writes: Vec<_> = (1..=random.random_range(1..4))
                         .map(|id| {
-                            let write = state.next_write(&mut random, id);
+                            let group = GROUPS[random.random_range(0..GROUPS.len())];
+                            let write = state.next_write(&mut random, group, id);
                             state.apply(&write);
                             write
                         })

@@ -117,6 +117,7 @@ fn entries(entries: &[Entry<Command>]) -> String {
         let payload = match &entry.payload {
             Payload::Noop => "noop",
             Payload::Data(command) => &command.0,
+            Payload::Membership(_) => "membership",
         };
         format!(" [{}@{} {payload}]", entry.index, entry.term)
     };
