@@ -6,10 +6,11 @@
 
 use bytes::{Buf, BufMut, Bytes, TryGetError};
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
-use raft::{Entry, EntryId, HardState, Membership, NodeId, Payload, Write};
+use raft::{Entry, EntryId, HardState, Payload, Write};
 
 use crate::GroupId;
 use crate::disk::BLOCK_BYTES;
+use crate::membership;
 
 pub(super) const HEADER_BYTES: usize = 56;
 const MAGIC: [u8; 4] = *b"RBLB";
@@ -84,9 +85,7 @@ fn entry_bytes(group: GroupId, entry: &Entry<Bytes>) -> usize {
     let payload_bytes = match &entry.payload {
         Payload::Noop => 0,
         Payload::Data(data) => 4 + data.len(),
-        Payload::Membership(Membership { voters, outgoing, learners, context }) => {
-            4 * 4 + 8 * (voters.len() + outgoing.len() + learners.len()) + context.len()
-        }
+        Payload::Membership(membership) => membership::encoded_bytes(membership),
     };
     kind_and_group_bytes(group) + 8 + 8 + payload_bytes
 }
@@ -200,14 +199,7 @@ fn put_entry(out: &mut Vec<u8>, group: GroupId, Entry { term, index, payload }: 
             out.put_u32_le(data.len() as u32);
             out.put_slice(data);
         }
-        Payload::Membership(membership) => {
-            for nodes in [&membership.voters, &membership.outgoing, &membership.learners] {
-                out.put_u32_le(nodes.len() as u32);
-                nodes.iter().for_each(|node| out.put_u64_le(*node));
-            }
-            out.put_u32_le(membership.context.len() as u32);
-            out.put_slice(&membership.context);
-        }
+        Payload::Membership(membership) => membership::put(out, membership),
     }
 }
 
@@ -266,13 +258,8 @@ fn decode_record(records: &mut Bytes) -> Result<Record, String> {
     let index = records.try_get_u64_le().map_err(short)?;
     let payload = match kind {
         NOOP => Payload::Noop,
-        DATA => Payload::Data(decode_data(records)?),
-        MEMBERSHIP => Payload::Membership(Membership {
-            voters: decode_nodes(records)?,
-            outgoing: decode_nodes(records)?,
-            learners: decode_nodes(records)?,
-            context: decode_data(records)?,
-        }),
+        DATA => Payload::Data(membership::take_data(records).ok_or(ENDS_EARLY)?),
+        MEMBERSHIP => Payload::Membership(membership::take(records).ok_or(ENDS_EARLY)?),
         BASE => {
             let keeps_rest = match records.try_get_u8().map_err(short)? {
                 0 => false,
@@ -289,24 +276,10 @@ fn decode_record(records: &mut Bytes) -> Result<Record, String> {
 
 const ENDS_EARLY: &str = "a record ends early";
 
-fn decode_data(records: &mut Bytes) -> Result<Bytes, String> {
-    let len = records.try_get_u32_le().map_err(|_| ENDS_EARLY)? as usize;
-    if len > records.len() {
-        return Err(ENDS_EARLY.to_owned());
-    }
-    Ok(records.split_to(len))
-}
-
-fn decode_nodes(records: &mut Bytes) -> Result<Vec<NodeId>, String> {
-    let count = records.try_get_u32_le().map_err(|_| ENDS_EARLY)? as usize;
-    if count > records.len() / 8 {
-        return Err(ENDS_EARLY.to_owned());
-    }
-    Ok((0..count).map(|_| records.get_u64_le()).collect())
-}
-
 #[cfg(test)]
 mod tests {
+    use raft::Membership;
+
     use super::*;
 
     const HEADER: Header =
