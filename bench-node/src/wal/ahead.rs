@@ -23,6 +23,9 @@ use super::segment::{self, FIRST_BATCH, Plan, Segment};
 use super::{Options, WalError};
 use crate::disk::{Disk, DiskError, DiskFile};
 
+/// Released segments that are left lying, at most, while the log waits for a new one.
+const MAX_RELEASED: usize = 4;
+
 /// The log's side of the filler.
 pub(super) struct Ahead<D: Disk> {
     shared: Arc<Shared<D>>,
@@ -331,9 +334,9 @@ impl<F> State<F> {
             return None;
         }
         // Before a new segment is made, unless the log waits for that: there may be a spare then.
-        if !self.wanted
-            && let Some(number) = self.released.pop_front()
-        {
+        // A log that always waits must not grow without bound for it.
+        let first = !self.wanted || self.released.len() > MAX_RELEASED;
+        if first && let Some(number) = self.released.pop_front() {
             return Some(Job::Dispose { number, keep: self.spares.len() < options.spare_segments });
         }
         if self.makes_next(options) {

@@ -271,6 +271,9 @@ fn decode_record(records: &mut Bytes) -> Result<Record, String> {
         }
         kind => return Err(format!("record kind {kind} is unknown to this version")),
     };
+    if index == 0 {
+        return Err("entry 0, which there is not".to_owned());
+    }
     Ok(Record { group, change: Change::Entry(Entry { term, index, payload }) })
 }
 
@@ -381,6 +384,7 @@ mod tests {
             b"\x02\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01aaaaaaaabbbbbbbb",
             b"\x04\x00aaaaaaaabbbbbbbb\xff\xff\xff\xff",
             b"\x05\x00aaaaaaaabbbbbbbb\x02",
+            b"\x02\x00aaaaaaaa\0\0\0\0\0\0\0\0",
         ] {
             assert!(decode_records(Bytes::from_static(bytes)).is_err());
         }

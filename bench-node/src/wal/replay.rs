@@ -149,9 +149,6 @@ impl State {
                     self.clear(rewrite);
                 }
             }
-            Change::Entry(entry) if entry.index == 0 => {
-                return Err("entry 0, which there is not".to_owned());
-            }
             Change::Entry(entry) if entry.index <= self.log.base.index => self.clear(rewrite),
             Change::Entry(entry) => {
                 if rewrite {

@@ -78,7 +78,7 @@ fn persists_in_order<D: Disk>(disk: D, dir: &Path) {
             }
         }
         assert!(last.values().all(|last| *last == WRITES), "{last:?}");
-        assert!(batches < WRITES, "what waits goes down together");
+        assert!(batches < writes, "what waits goes down together");
     }
 }
 
