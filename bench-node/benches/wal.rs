@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use bench_node::DEFAULT_GROUP;
 use bench_node::disk::{Blocking, Disk, DiskFile};
 use bench_node::wal::{self, Options, Writer};
 use bytes::Bytes;
@@ -77,8 +78,8 @@ impl Log {
         let reported = Arc::clone(&persisted);
         let writer = Writer::start(
             log,
-            move |id| {
-                *reported.0.lock().expect("no writer panics") = id;
+            move |groups| {
+                *reported.0.lock().expect("no writer panics") = groups[0].1;
                 reported.1.notify_all();
             },
             |error| panic!("{error}"),
@@ -95,7 +96,8 @@ impl Log {
             *next_id += 1;
             let payload = Payload::Data(Bytes::from_static(&[7; VALUE_BYTES]));
             let entries = vec![Entry { term: 1, index: id, payload }];
-            self.writer.submit(Write { id, hard_state: None, entries }).expect("the log works");
+            let write = Write { id, hard_state: None, base: None, entries };
+            self.writer.submit(DEFAULT_GROUP, write).expect("the log works");
             id
         };
         let (persisted, changed) = &*self.persisted;

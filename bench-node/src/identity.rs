@@ -10,7 +10,8 @@
 //! `crate::peers`.
 //!
 //! The directory holds `identity` (one line that names the format and its CRC32C, then JSON; always
-//! replaced whole), `lock` (flock; the holder's process id, for people to read) and `wal/`.
+//! replaced whole), `lock` (flock; the holder's process id, for people to read), `wal/` and
+//! `snapshots/`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ const IDENTITY: &str = "identity";
 const IDENTITY_NEW: &str = "identity.new";
 const LOCK: &str = "lock";
 const WAL: &str = "wal";
+const SNAPSHOTS: &str = "snapshots";
 /// The root of an ext4 volume has it.
 const LOST_AND_FOUND: &str = "lost+found";
 const FORMAT: &str = "raftbench-identity 1 crc32c=";
@@ -192,6 +194,11 @@ impl<D: Disk> DataDir<D> {
     /// Where the log goes.
     pub fn wal_dir(&self) -> PathBuf {
         self.path.join(WAL)
+    }
+
+    /// Where snapshots go.
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.path.join(SNAPSHOTS)
     }
 
     /// The peers met so far, with their incarnations.

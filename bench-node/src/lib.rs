@@ -6,7 +6,8 @@
 //! | `driver` | the only loop that joins them |
 //! | `raft` (a crate) | the protocol: pure |
 //! | [`kv`] | the state machine |
-//! | [`wal`], [`disk`] | the log, and what it is written to |
+//! | [`wal`], [`snapshot`] | the log, and what takes the place of its beginning |
+//! | [`disk`] | what both are written to |
 //! | `identity` | whose data directory it is |
 //! | `peers` | the other members |
 //! | `api` | what clients call |
@@ -20,10 +21,12 @@ mod error;
 mod events;
 pub mod identity;
 pub mod kv;
+mod membership;
 mod metrics;
 mod node;
 mod peers;
 mod scrape;
+pub mod snapshot;
 pub mod wal;
 
 #[cfg(feature = "seeded-bugs")]
@@ -31,3 +34,8 @@ pub use config::SeededBug;
 pub use config::{Config, ConfigError, Member, Settings};
 pub use error::NodeError;
 pub use node::{Listeners, NodeHandle, run, start};
+
+/// A Raft group on this node; many share one log.
+pub type GroupId = u64;
+/// The one group of a node that has one.
+pub const DEFAULT_GROUP: GroupId = 0;

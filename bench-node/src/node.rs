@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::DEFAULT_GROUP;
 use crate::api::{Admission, Shared};
 use crate::config::Config;
 use crate::disk::{Blocking, Disk};
@@ -29,7 +30,7 @@ use crate::identity::DataDir;
 use crate::kv::Store;
 use crate::metrics::Metrics;
 use crate::peers::{Acquaintance, Link, Outboxes, PeerService};
-use crate::wal;
+use crate::wal::{self, GroupLog};
 
 /// How long a node that stops waits for what is on its way.
 const GRACE: Duration = Duration::from_millis(500);
@@ -311,7 +312,8 @@ fn open_log<D: Disk>(
         must_exist: data_dir.introduced(),
         ..wal::Options::default()
     };
-    let (log, recovered) = wal::open(disk, &data_dir.wal_dir(), options)?;
+    let (log, mut groups) = wal::open(disk, &data_dir.wal_dir(), options)?;
+    let GroupLog { hard_state, entries, .. } = groups.remove(&DEFAULT_GROUP).unwrap_or_default();
     if let Some(cut) = log.cut() {
         let path = cut.path.display().to_string();
         tracing::warn!(path, offset = cut.offset, "cut a torn tail that was never acknowledged");
@@ -320,11 +322,15 @@ fn open_log<D: Disk>(
     let writer = wal::Writer::start(
         log,
         // The loop that listens ends before its log does, if at all.
-        move |id| drop(persisted.send(Input::Persisted(id))),
+        move |groups| {
+            for (_, id) in groups {
+                drop(persisted.send(Input::Persisted(*id)));
+            }
+        },
         move |error| drop(failed.send(Input::LogFailed(error))),
         move |appended| metrics.observe_append(appended),
     )?;
-    Ok((writer, recovered))
+    Ok((writer, Recovered { hard_state, entries }))
 }
 
 fn raft_config(config: &Config) -> raft::Config {

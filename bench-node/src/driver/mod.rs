@@ -20,6 +20,7 @@ use raft::{Entry, Event, Index, Message, NodeId, Payload, Raft, ReadOutcome, Rol
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
+use crate::DEFAULT_GROUP;
 use crate::error::NodeError;
 use crate::events::EventLog;
 use crate::kv::{Command, Store};
@@ -249,7 +250,7 @@ impl Driver {
         if let Some(write) = effects.write {
             self.parts.metrics.log_entries.inc_by(write.entries.len() as u64);
             // A log that stopped has said why, or is about to: that ends the loop.
-            let _ = self.parts.log.submit(write);
+            let _ = self.parts.log.submit(DEFAULT_GROUP, write);
         }
         self.parts.outboxes.send(effects.messages);
         self.apply(now, effects.committed)?;

@@ -4,6 +4,10 @@
 //! no iteration order of a hash. So members that applied the same commands hold the same store, and
 //! [`Store::hash`] tells. A command that fails changed nothing.
 //!
+//! Records are in a persistent map: a clone of it is a pointer, and shares with its origin all that
+//! neither of them changes. So the store can be frozen as it is now while writes go on
+//! ([`Store::freeze`]), and a snapshot costs no stop.
+//!
 //! Left to others: old revisions are not kept (a read of one answers as etcd does of a compacted
 //! one), and there are no leases.
 //!
@@ -12,13 +16,12 @@
 pub mod check;
 mod command;
 mod error;
+mod freeze;
 mod range;
 #[cfg(test)]
 mod tests;
 mod txn;
 mod write;
-
-use std::collections::BTreeMap;
 
 use api::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeResponse, PutRequest, PutResponse,
@@ -26,9 +29,11 @@ use api::etcdserverpb::{
 };
 use api::mvccpb::KeyValue;
 use bytes::Bytes;
+use imbl::OrdMap;
 
 pub use command::{Command, CommandError};
 pub use error::KvError;
+pub use freeze::{Frozen, RestoreError, StoreHeader};
 pub use txn::{is_read_only, is_serializable};
 use write::WriteBatch;
 
@@ -52,11 +57,15 @@ pub enum Response {
 
 /// A stored key's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Record {
-    create_revision: i64,
-    mod_revision: i64,
-    version: i64,
-    value: Bytes,
+pub struct Record {
+    /// The revision that made the key.
+    pub create_revision: i64,
+    /// The revision that changed it last.
+    pub mod_revision: i64,
+    /// Changes since it was made, that one included.
+    pub version: i64,
+    /// Its value.
+    pub value: Bytes,
 }
 
 impl Record {
@@ -75,7 +84,7 @@ impl Record {
 /// All keys.
 #[derive(Clone, Debug)]
 pub struct Store {
-    records: BTreeMap<Bytes, Record>,
+    records: OrdMap<Bytes, Record>,
     revision: i64,
     compacted_revision: i64,
     /// Of keys and values.
@@ -95,7 +104,7 @@ struct LostWrites {
 impl Default for Store {
     fn default() -> Self {
         Self {
-            records: BTreeMap::new(),
+            records: OrdMap::new(),
             revision: 1,
             compacted_revision: -1,
             bytes: 0,
@@ -128,19 +137,9 @@ impl Store {
     }
 
     /// CRC32C over the revision and all records in the order of keys: equal on members that applied
-    /// the same commands.
+    /// the same commands. Of a large store, take [`Frozen::hash`], outside of any lock.
     pub fn hash(&self) -> u32 {
-        let mut hash = crc32c::crc32c(&self.revision.to_le_bytes());
-        for (key, record) in &self.records {
-            for part in [&key[..], &record.value[..]] {
-                hash = crc32c::crc32c_append(hash, &(part.len() as u64).to_le_bytes());
-                hash = crc32c::crc32c_append(hash, part);
-            }
-            for number in [record.create_revision, record.mod_revision, record.version] {
-                hash = crc32c::crc32c_append(hash, &number.to_le_bytes());
-            }
-        }
-        hash
+        self.freeze().hash()
     }
 
     /// Applies a committed command.

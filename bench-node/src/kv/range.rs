@@ -31,7 +31,7 @@ impl Store {
         } else {
             (None, None)
         };
-        let many = end.map(|end| self.records.range::<[u8], _>((Bound::Included(&key[..]), end)));
+        let many = end.map(|end| self.records.range::<_, [u8]>((Bound::Included(&key[..]), end)));
         one.into_iter().chain(many.into_iter().flatten())
     }
 

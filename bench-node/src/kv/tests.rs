@@ -6,7 +6,7 @@ use api::etcdserverpb::{
     CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 
-use super::{Command, KvError, Response, Store};
+use super::{Command, KvError, Record, Response, RestoreError, Store, StoreHeader};
 
 fn put(key: &'static str, value: &'static str) -> PutRequest {
     PutRequest { key: key.into(), value: value.into(), ..Default::default() }
@@ -137,4 +137,74 @@ fn the_planted_bug_answers_a_put_and_forgets_it() {
     apply(&mut store, Command::Put(put("b", "2")));
     assert_eq!(store.revision(), 3);
     assert_eq!(store.range(&range("a", "\0")).expect("a read").count, 1);
+}
+
+#[test]
+fn a_frozen_store_stays_as_it_was_while_writes_go_on() {
+    let mut store = Store::default();
+    for key in ["a", "b", "c"] {
+        apply(&mut store, Command::Put(put(key, "1")));
+    }
+    let (hash, bytes) = (store.hash(), store.bytes());
+    let frozen = store.freeze();
+    apply(&mut store, Command::Put(put("b", "22")));
+    apply(&mut store, Command::DeleteRange(delete("c")));
+    apply(&mut store, Command::Put(put("d", "1")));
+
+    assert_ne!(store.hash(), hash);
+    assert_eq!((frozen.hash(), frozen.bytes(), frozen.len()), (hash, bytes, 3));
+    let keys: Vec<_> = frozen.records_after(None).map(|(key, _)| key.clone()).collect();
+    assert_eq!(keys, ["a", "b", "c"]);
+    let after: Vec<_> = frozen.records_after(Some(&keys[0])).map(|(key, _)| key.clone()).collect();
+    assert_eq!(after, ["b", "c"]);
+}
+
+#[test]
+fn a_restored_store_goes_on_as_its_origin_does() {
+    let mut store = Store::default();
+    for value in ["1", "2", "3"] {
+        apply(&mut store, Command::Put(put("a", value)));
+        apply(&mut store, Command::Put(put("b", value)));
+    }
+    apply(&mut store, Command::DeleteRange(delete("b")));
+    let compaction = CompactionRequest { revision: 5, physical: false };
+    apply(&mut store, Command::Compact(compaction));
+
+    let frozen = store.freeze();
+    let records = frozen.records_after(None).map(|(key, record)| Ok((key.clone(), record.clone())));
+    let mut restored = Store::restore::<RestoreError>(frozen.header(), records).expect("its own");
+    for command in [
+        Command::Compact(compaction),
+        Command::Put(put("b", "4")),
+        Command::Put(PutRequest { prev_kv: true, ..put("a", "4") }),
+    ] {
+        assert_eq!(restored.apply(command.clone()), store.apply(command));
+        assert_eq!(restored.hash(), store.hash());
+        assert_eq!(restored.bytes(), store.bytes());
+        assert_eq!(restored.compacted_revision(), store.compacted_revision());
+    }
+}
+
+#[test]
+fn records_that_no_store_has_had_are_refused() {
+    let header = StoreHeader { revision: 9, compacted_revision: -1 };
+    let good = Record { create_revision: 2, mod_revision: 3, version: 2, value: "v".into() };
+    let restore = |records: Vec<(&'static str, Record)>| {
+        let records = records.into_iter().map(|(key, record)| Ok((key.into(), record)));
+        Store::restore::<RestoreError>(header, records).map(drop)
+    };
+    assert_eq!(restore(vec![("a", good.clone()), ("b", good.clone())]), Ok(()));
+    for (first, second) in [("a", "a"), ("b", "a")] {
+        let error = restore(vec![(first, good.clone()), (second, good.clone())]);
+        assert_eq!(error, Err(RestoreError::Order { key: second.into() }));
+    }
+    for wrong in [
+        Record { create_revision: 1, ..good.clone() },
+        Record { create_revision: 4, ..good.clone() },
+        Record { mod_revision: 10, ..good.clone() },
+        Record { version: 0, ..good.clone() },
+    ] {
+        let error = restore(vec![("a", wrong)]).expect_err("no store has had it");
+        assert!(error.to_string().contains("b\"a\""), "{error}");
+    }
 }

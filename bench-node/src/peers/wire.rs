@@ -85,6 +85,7 @@ fn encode_entry(entry: Entry<Bytes>) -> peer::Entry {
     let (kind, data) = match entry.payload {
         Payload::Noop => (peer::EntryKind::Noop, Bytes::new()),
         Payload::Data(data) => (peer::EntryKind::Data, data),
+        Payload::Membership(_) => unreachable!("no member proposes one yet"),
     };
     peer::Entry { term: entry.term, kind: kind.into(), data }
 }

@@ -1,4 +1,5 @@
-//! Fills blocks with zeros ahead of the last batch, and makes the next segment before it is needed.
+//! Fills blocks with zeros ahead of the last batch, makes the next segment before it is needed, and
+//! disposes of segments that are needed no longer.
 //!
 //! Invariant: zeros are only ever written to blocks that no batch was written to. Each block is
 //! claimed, under one lock, either by the filler or by the log; a batch that overtakes the filler
@@ -8,15 +9,22 @@
 //! steps, and stays a bounded distance ahead, so that a small log stays small. The filler syncs
 //! through a file description of its own: a failed write-back is reported once to each description,
 //! so the filler cannot swallow an error that the log's own sync must see.
+//!
+//! A released segment is kept as a spare, up to a bound, and becomes the next segment without being
+//! filled: its blocks are written already. Renaming, removing and their directory syncs take their
+//! time, and no append waits for them.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::segment::{self, FIRST_BATCH, Segment};
+use super::segment::{self, FIRST_BATCH, Plan, Segment};
 use super::{Options, WalError};
 use crate::disk::{Disk, DiskError, DiskFile};
+
+/// Released segments that are left lying, at most, while the log waits for a new one.
+const MAX_RELEASED: usize = 4;
 
 /// The log's side of the filler.
 pub(super) struct Ahead<D: Disk> {
@@ -29,6 +37,8 @@ struct Shared<D: Disk> {
     disk: D,
     dir: PathBuf,
     options: Options,
+    /// The number of the segment that this start opened with.
+    opening: u64,
     state: Mutex<State<D::File>>,
     changed: Condvar,
 }
@@ -37,6 +47,9 @@ struct State<F> {
     /// The segment that is written to, then the next one, if it was made already.
     fills: VecDeque<Fill<F>>,
     next: Option<Segment<F>>,
+    /// Segments that are to be made spares, or removed.
+    released: VecDeque<u64>,
+    spares: Vec<PathBuf>,
     /// Whether the next segment is being made.
     making: bool,
     /// Whether the log waits for it.
@@ -59,22 +72,26 @@ struct Fill<F> {
 }
 
 enum Job<F> {
-    Make { number: u64 },
+    Make { number: u64, spares: Vec<PathBuf> },
+    Dispose { number: u64, keep: bool },
     Fill { number: u64, file: Arc<F>, from: u64, to: u64 },
 }
 
 impl<D: Disk> Ahead<D> {
-    /// Starts filling behind `segment`, which is empty.
+    /// Starts filling behind `segment`, which is empty and this start's first.
     pub(super) fn start(
         disk: D,
         dir: &Path,
         options: &Options,
         segment: &Segment<D::File>,
+        spares: Vec<PathBuf>,
     ) -> Result<Self, WalError> {
         let fill = Fill::behind(&disk, segment)?;
         let state = State {
             fills: VecDeque::from([fill]),
             next: None,
+            released: VecDeque::new(),
+            spares,
             making: false,
             wanted: false,
             full: false,
@@ -85,6 +102,7 @@ impl<D: Disk> Ahead<D> {
             disk,
             dir: dir.to_owned(),
             options: options.clone(),
+            opening: segment.number,
             state: Mutex::new(state),
             changed: Condvar::new(),
         });
@@ -127,6 +145,11 @@ impl<D: Disk> Ahead<D> {
         drop(state);
         self.shared.work();
         self.shared.lock().check()
+    }
+
+    /// Disposes of a segment that nothing is needed of any more.
+    pub(super) fn release(&self, number: u64) {
+        self.shared.lock().released.push_back(number);
     }
 
     /// Goes on to the next segment, which is made first if it was not yet.
@@ -191,19 +214,31 @@ impl<D: Disk> Shared<D> {
     fn work(&self) {
         let Some(job) = self.lock().take_job(&self.options) else { return };
         match job {
-            Job::Make { number } => {
-                let made = self.make(number).and_then(|segment| {
-                    let fill = Fill::behind(&self.disk, &segment)?;
-                    Ok((segment, fill))
-                });
+            Job::Make { number, mut spares } => {
+                let Self { disk, dir, options, opening, .. } = self;
+                let made = make(disk, dir, options, number, *opening, &mut spares);
+                let made = made.and_then(|segment| Ok((Fill::behind(disk, &segment)?, segment)));
                 let mut state = self.lock();
                 state.making = false;
+                state.spares.append(&mut spares);
                 match made {
-                    Ok((segment, fill)) => {
+                    Ok((fill, segment)) => {
                         state.next = Some(segment);
                         state.fills.push_back(fill);
                     }
                     Err(error) if is_full(&error) && !state.wanted => state.full = true,
+                    Err(error) => state.failed = Some(error),
+                }
+            }
+            Job::Dispose { number, keep } => {
+                let disposed = self.dispose(number, keep);
+                let mut state = self.lock();
+                match disposed {
+                    Ok(spare) => {
+                        // What was removed made room.
+                        state.full &= spare.is_some();
+                        state.spares.extend(spare);
+                    }
                     Err(error) => state.failed = Some(error),
                 }
             }
@@ -223,10 +258,37 @@ impl<D: Disk> Shared<D> {
         self.changed.notify_all();
     }
 
-    fn make(&self, number: u64) -> Result<Segment<D::File>, DiskError> {
-        let generation = segment::generation(self.options.generation_seed, number);
-        let bytes = self.options.fill_step_bytes.min(self.options.segment_bytes);
-        segment::create(&self.disk, &self.dir, number, generation, bytes)
+    /// Makes a released segment a spare, where one more is kept, or removes it.
+    fn dispose(&self, number: u64, keep: bool) -> Result<Option<PathBuf>, DiskError> {
+        let path = self.dir.join(segment::file_name(number));
+        // One batch may have made it much larger than the others.
+        if keep && self.disk.open(&path)?.len()? <= 2 * self.options.segment_bytes {
+            return segment::retire(&self.disk, &self.dir, number).map(Some);
+        }
+        self.disk.remove(&path)?;
+        Ok(None)
+    }
+}
+
+/// Makes a segment: of the last one of `spares`, if there is one.
+pub(super) fn make<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    options: &Options,
+    number: u64,
+    opening: u64,
+    spares: &mut Vec<PathBuf>,
+) -> Result<Segment<D::File>, DiskError> {
+    let plan = Plan {
+        number,
+        generation: segment::generation(options.generation_seed, number),
+        opening,
+        fill_bytes: options.fill_step_bytes.min(options.segment_bytes),
+        sync_name: !options.skips_directory_sync(),
+    };
+    match spares.pop() {
+        Some(spare) => segment::recycle(disk, dir, &plan, &spare),
+        None => segment::create(disk, dir, &plan),
     }
 }
 
@@ -261,17 +323,26 @@ impl<F> State<F> {
     }
 
     fn has_job(&self, options: &Options) -> bool {
-        self.failed.is_none() && (self.makes_next(options) || self.fill_step(options).is_some())
+        let any = self.makes_next(options)
+            || !self.released.is_empty()
+            || self.fill_step(options).is_some();
+        self.failed.is_none() && any
     }
 
     fn take_job(&mut self, options: &Options) -> Option<Job<F>> {
         if self.failed.is_some() {
             return None;
         }
+        // Before a new segment is made, unless the log waits for that: there may be a spare then.
+        // A log that always waits must not grow without bound for it.
+        let first = !self.wanted || self.released.len() > MAX_RELEASED;
+        if first && let Some(number) = self.released.pop_front() {
+            return Some(Job::Dispose { number, keep: self.spares.len() < options.spare_segments });
+        }
         if self.makes_next(options) {
             self.making = true;
-            let current = self.current().number;
-            return Some(Job::Make { number: current + 1 });
+            let number = self.current().number + 1;
+            return Some(Job::Make { number, spares: std::mem::take(&mut self.spares) });
         }
         let (at, to) = self.fill_step(options)?;
         let fill = &mut self.fills[at];

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::GroupId;
 use crate::disk::DiskError;
 
 /// Why a log cannot be used, or can no longer be.
@@ -26,6 +27,21 @@ pub enum WalError {
         /// What.
         kind: DamageKind,
     },
+    /// The log was written in another version of the format.
+    #[error(
+        "{}: this log is in format version {found}, and this program knows version {} only. \
+         Nothing was changed. Start this member with the program that wrote the log; or, if the \
+         rest of its cluster holds the data, remove the member from the cluster, empty its data \
+         directory, and add it again",
+        path.display(),
+        super::segment::VERSION
+    )]
+    Version {
+        /// A segment of it.
+        path: PathBuf,
+        /// The version.
+        found: u32,
+    },
     /// There is no log where there was one.
     #[error(
         "{}: the log is gone: there is no batch in it, though this member took part in its \
@@ -43,6 +59,17 @@ pub enum WalError {
     #[error("the log stopped after an earlier failure: {reason}")]
     Poisoned {
         /// That failure.
+        reason: String,
+    },
+    /// A write that does not follow from what the log holds. Nothing of its batch was written.
+    #[error(
+        "a write of group {group} contradicts the log: {reason}. This is a bug of this program; \
+         the log is as it was before"
+    )]
+    Contradiction {
+        /// Whose.
+        group: GroupId,
+        /// How.
         reason: String,
     },
     /// One batch cannot hold this.
@@ -67,6 +94,11 @@ pub enum DamageKind {
         /// What is wrong with it.
         reason: String,
     },
+    /// The first segment of a start is missing, and with it what it cut.
+    MissingSegment {
+        /// Its number.
+        number: u64,
+    },
     /// A batch is missing or does not match its checksum, though it was durable.
     Batch {
         /// Its sequence number.
@@ -87,6 +119,9 @@ impl fmt::Display for DamageKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SegmentHeader { reason } => write!(f, "{reason}"),
+            Self::MissingSegment { number } => {
+                write!(f, "it rests on segment {number}, which is missing")
+            }
             Self::Batch { sequence, durable_prefix } => write!(
                 f,
                 "batch {sequence} is missing or does not match its checksum, and the log records \

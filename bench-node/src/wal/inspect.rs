@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use raft::Payload;
 
-use super::batch::{Record, decode_records};
-use super::{WalError, scan};
+use super::batch::{Change, Record, decode_records};
+use super::{Options, WalError, scan};
 use crate::disk::Disk;
 
 /// One segment.
@@ -16,8 +16,13 @@ pub struct SegmentView {
     pub path: PathBuf,
     /// Its number.
     pub number: u64,
-    /// Its generation.
-    pub generation: u64,
+    /// Its generation; an `Err` says what is wrong with its first block.
+    pub generation: Result<u64, String>,
+    /// The number of the segment that the start which made it opened with; 0 where that cannot be
+    /// read.
+    pub opening: u64,
+    /// Up to here the file's earlier use may have left bytes behind; 0 in a new file.
+    pub stale_bytes: u64,
     /// The file's length.
     pub file_bytes: u64,
     /// Its whole batches, by offset; void ones too.
@@ -35,6 +40,8 @@ pub struct BatchView {
     pub sequence: u64,
     /// The durable prefix that it records.
     pub durable_prefix: u64,
+    /// The first batch that it records as needed.
+    pub needed_from: u64,
     /// Whether it lies behind a hole.
     pub behind_a_hole: bool,
     /// Its records, a line each; none are read behind a hole.
@@ -49,12 +56,13 @@ pub fn inspect<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<SegmentView>, WalErr
             bytes: (super::batch::HEADER_BYTES + batch.record_bytes) as u64,
             sequence: batch.header.sequence,
             durable_prefix: batch.header.durable_prefix,
+            needed_from: batch.header.needed_from,
             behind_a_hole,
             records: decode_records(batch.records.clone())
                 .map_or_else(|reason| vec![reason], |records| records.iter().map(line).collect()),
         }
     };
-    let segments = scan::scan(disk, dir, false)?.segments.into_iter();
+    let segments = scan::scan(disk, dir, false, &Options::default())?.segments.into_iter();
     Ok(segments
         .map(|segment| SegmentView {
             batches: segment
@@ -65,42 +73,57 @@ pub fn inspect<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<SegmentView>, WalErr
                 .collect(),
             path: segment.path,
             number: segment.number,
-            generation: segment.generation,
+            opening: segment.header.as_ref().map_or(0, |header| header.opening),
+            stale_bytes: segment.header.as_ref().map_or(0, |header| header.stale_bytes),
+            generation: segment.header.map(|header| header.generation),
             file_bytes: segment.file_bytes,
         })
         .collect())
 }
 
-fn line(record: &Record) -> String {
-    match record {
-        Record::HardState(state) => match state.voted_for {
+fn line(Record { group, change }: &Record) -> String {
+    let what = match change {
+        Change::HardState(state) => match state.voted_for {
             Some(candidate) => format!("term {}, vote for {candidate}", state.term),
             None => format!("term {}, no vote", state.term),
         },
-        Record::Entry(entry) => {
+        Change::Base { base, keeps_rest } => {
+            let rest = if *keeps_rest { "stays" } else { "goes" };
+            format!("base {} of term {}, what is behind it {rest}", base.index, base.term)
+        }
+        Change::Entry(entry) => {
             let what = match &entry.payload {
                 Payload::Noop => "noop".to_owned(),
                 Payload::Data(data) => format!("{} bytes", data.len()),
+                Payload::Membership(membership) => format!(
+                    "voters {:?}, outgoing {:?}, learners {:?}",
+                    membership.voters, membership.outgoing, membership.learners
+                ),
             };
             format!("entry {} of term {}: {what}", entry.index, entry.term)
         }
-    }
+    };
+    format!("group {group}: {what}")
 }
 
 impl fmt::Display for SegmentView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, number, generation, file_bytes, batches } = self;
-        writeln!(
-            f,
-            "{}: segment {number}, generation {generation:016x}, {file_bytes} bytes",
-            path.display()
-        )?;
+        let Self { path, number, generation, opening, stale_bytes, file_bytes, batches } = self;
+        let path = path.display();
+        match generation {
+            Ok(generation) => writeln!(
+                f,
+                "{path}: segment {number} of the start that opened with {opening}, generation \
+                 {generation:016x}, {file_bytes} bytes, {stale_bytes} of them recycled"
+            )?,
+            Err(reason) => writeln!(f, "{path}: {file_bytes} bytes: {reason}")?,
+        }
         for batch in batches {
             let hole = if batch.behind_a_hole { ", behind a hole" } else { "" };
             writeln!(
                 f,
-                "  at {}: batch {}, {} bytes, durable prefix {}{hole}",
-                batch.offset, batch.sequence, batch.bytes, batch.durable_prefix
+                "  at {}: batch {}, {} bytes, durable prefix {}, needed from {}{hole}",
+                batch.offset, batch.sequence, batch.bytes, batch.durable_prefix, batch.needed_from
             )?;
             for record in &batch.records {
                 writeln!(f, "    {record}")?;

@@ -1,12 +1,14 @@
-//! The log: what a member must not forget, in segment files over a [`Disk`].
+//! The log: what a member must not forget of all its groups, in segment files over a [`Disk`].
 //!
-//! Invariant: no block that holds an acknowledged byte is ever rewritten; nothing is acknowledged
-//! before its sync returned; and after a failed write or sync nothing is acknowledged at all, by
-//! this process or by what it left in the page cache.
+//! Invariant: no block that holds an acknowledged byte is ever rewritten, until that byte is
+//! recorded as no longer needed; nothing is acknowledged before its sync returned; and after a
+//! failed write or sync nothing is acknowledged at all, by this process or by what it left in the
+//! page cache.
 //!
 //! # Bytes
 //! A log is a directory of files `segment-NNNNNNNNNNNNNNNN` (a decimal number that only grows). All
-//! integers are little-endian; a block is 4096 bytes. Bytes that no row names are zero.
+//! integers are little-endian; a block is 4096 bytes. Bytes that no row names are zero, but for
+//! what a recycled file's earlier use left behind the last batch.
 //!
 //! The first block of a segment is durable before the file gets its name:
 //!
@@ -14,9 +16,11 @@
 //! |---|---|---|
 //! | 0 | 8 | magic `RBLOGSEG` |
 //! | 8 | 4 | CRC32C of bytes 12 to 4096 |
-//! | 12 | 4 | format version, 1 |
+//! | 12 | 4 | format version, 2 |
 //! | 16 | 8 | the segment's number |
 //! | 24 | 8 | generation: drawn anew for each use of a file as a segment |
+//! | 32 | 8 | the file's length when it was recycled; 0 in a new file |
+//! | 40 | 8 | the number of the segment that this start of the member opened with |
 //!
 //! Batches follow, each on a fresh block and padded to a whole one:
 //!
@@ -27,53 +31,90 @@
 //! | 8 | 4 | bytes of records |
 //! | 12 | 4 | 0 |
 //! | 16 | 8 | the segment's generation |
-//! | 24 | 8 | sequence number: from 1, up by one from batch to batch, across segments |
+//! | 24 | 8 | sequence number: from 1, up by one from batch to batch, across segments and groups |
 //! | 32 | 8 | durable prefix: the last batch that was durable when this one was encoded |
 //! | 40 | 8 | the sequence number of the segment's first batch |
-//! | 48 | | records |
+//! | 48 | 8 | needed from: no batch before this one was needed when this one was encoded |
+//! | 56 | | records |
 //!
-//! A record is a kind (one byte) and
+//! A record is a kind (one byte), its group (a varint as in protobuf: one byte for the first 128
+//! groups), and
 //!
 //! | kind | | |
 //! |---|---|---|
 //! | 1 | hard state | term (8), vote (8; 0: none) |
 //! | 2 | entry without data | term (8), index (8) |
 //! | 3 | entry | term (8), index (8), length (4), data |
+//! | 4 | membership entry | term (8), index (8), voters, outgoing, learners (each: a count (4), ids (8 each)), length (4), context |
+//! | 5 | base | term (8), index (8), rest (1) |
 //!
-//! An entry at or below the last index replaces that entry and all behind it.
+//! An entry at or below its group's last index replaces that entry and all behind it. A base says
+//! that a snapshot took the place of the log up to that entry; where rest is 1, what the log held
+//! behind it stays, where it is 0, nothing does.
+//!
+//! Version 1, which knew one group and no bases, is refused.
 //!
 //! # Recovery
 //! Each start writes into segments of its own. The batch that opens its first one holds the hard
-//! state and every entry that is not known to be durable, is durable before anything is answered,
-//! and voids what earlier segments hold from its sequence number on. So a torn tail is cut by one
-//! atomic write, nothing behind the cut can come back to life, and no acknowledgement rests on
-//! pages that a failed sync left in the cache. What counts before that is told in `recovery`.
+//! states and bases of all groups and every entry that is not known to be durable, is durable
+//! before anything is answered, and voids what earlier segments hold from its sequence number on.
+//! So a torn tail is cut by one atomic write, nothing behind the cut can come back to life, and no
+//! acknowledgement rests on pages that a failed sync left in the cache. What counts before that is
+//! told in `recovery`.
 //!
 //! Several batches may be on their way at once (none are with a blocking disk): they may land in
 //! any order, and the durable prefix says which of them were ever acknowledged. The opening batch
 //! goes alone.
+//!
+//! # Compaction
+//! The first batch of every segment states all groups' hard states and bases anew. So what an older
+//! segment is needed for is its entries, and once they all lie below bases or were replaced, and
+//! what says so is durable, the next batch records that nothing before the oldest segment with a
+//! needed entry is needed. When that batch is durable, the older files are renamed to spares, which
+//! become segments again, or removed where there are spares enough: in the background, in a row of
+//! steps of which any may be the last (`segment`, `ahead`). A group that stays idle with an entry
+//! in an old segment holds back that segment and all newer ones: [`Appended::oldest_needed_by`]
+//! names it, so that the layer above can make a snapshot of it.
 
 mod ahead;
 mod batch;
+mod bugs;
 mod error;
+mod groups;
 pub mod inspect;
 mod recovery;
+mod replay;
 mod scan;
 mod segment;
 mod writer;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use raft::{Recovered, Write};
+use raft::{Index, Write};
 
+use crate::GroupId;
 use crate::disk::{Disk, DiskFile};
 use ahead::Ahead;
-use batch::{BatchBuffer, Header};
+use batch::{BatchBuffer, Header, Record};
+#[cfg(feature = "seeded-bugs")]
+pub use bugs::SeededBug;
 pub use error::{DamageKind, WalError};
+use groups::Groups;
+pub use replay::GroupLog;
 use segment::{FIRST_BATCH, Segment};
 pub use writer::{Writer, WriterStopped};
+
+/// A write of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupWrite {
+    /// Whose.
+    pub group: GroupId,
+    /// What the group's member asked for.
+    pub write: Write<Bytes>,
+}
 
 /// Settings of a log.
 #[derive(Clone, Debug)]
@@ -84,9 +125,11 @@ pub struct Options {
     pub fill_ahead_bytes: u64,
     /// How much is filled and synced at once.
     pub fill_step_bytes: u64,
-    /// Whether a thread of its own fills ahead; if not, appending does, and a simulation stays
-    /// deterministic.
+    /// Whether a thread of its own fills ahead and disposes of segments that are no longer needed;
+    /// if not, appending does, and a simulation stays deterministic.
     pub fill_in_background: bool,
+    /// Released segments that are kept for use as new ones, at most; the others are removed.
+    pub spare_segments: usize,
     /// A [`Writer`] starts a new batch when one has this many bytes of records.
     pub max_batch_bytes: usize,
     /// Acknowledge what only the page cache holds. Survives a killed process, not a lost power.
@@ -107,6 +150,7 @@ impl Default for Options {
             fill_ahead_bytes: 8 << 20,
             fill_step_bytes: 1 << 20,
             fill_in_background: true,
+            spare_segments: 2,
             max_batch_bytes: 4 << 20,
             unsafe_no_fsync: false,
             must_exist: false,
@@ -115,15 +159,6 @@ impl Default for Options {
             bug: None,
         }
     }
-}
-
-/// Bugs that can be planted in the log.
-#[cfg(feature = "seeded-bugs")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SeededBug {
-    /// Reports a write as persisted without the sync. Killing the process does not show it: the
-    /// page cache outlives the process. Only a loss of power does, simulated or real.
-    AcknowledgeBeforeSync,
 }
 
 /// A torn tail that was cut: it was never acknowledged.
@@ -138,7 +173,7 @@ pub struct Cut {
 }
 
 /// What one append cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// How many writes went down in it.
     pub writes: usize,
@@ -148,6 +183,11 @@ pub struct Appended {
     pub write: Duration,
     /// How long the sync took; zero where none was needed or [`Options::unsafe_no_fsync`] is set.
     pub sync: Duration,
+    /// Segments that the log consists of; those that wait to be made spares or removed left out.
+    pub segments: usize,
+    /// Told when a new segment was begun and older ones are needed: the groups that need the oldest
+    /// one, and the index that each one's base would have to reach so that it does not.
+    pub oldest_needed_by: Vec<(GroupId, Index)>,
 }
 
 /// An open log.
@@ -160,12 +200,27 @@ pub struct Wal<D: Disk> {
     next_sequence: u64,
     durable_prefix: u64,
     buffer: BatchBuffer,
+    groups: Groups,
+    /// Earlier segments, by number, with the sequence number of their first batch, if they have
+    /// one.
+    earlier: VecDeque<(u64, Option<u64>)>,
+    /// What the next batch records as needed.
+    needed: Needed,
     ahead: Ahead<D>,
     cut: Option<Cut>,
     poisoned: Option<String>,
 }
 
-/// Opens the log in `dir`, which is made where it is missing, and reads back what it holds.
+/// The oldest segment that is needed.
+#[derive(Clone, Copy)]
+struct Needed {
+    segment: u64,
+    /// Its first batch.
+    from: u64,
+}
+
+/// Opens the log in `dir`, which is made where it is missing, and reads back what it holds, by
+/// group.
 ///
 /// On return all of that is durable. Damage is reported before any file is changed.
 /// That nobody else uses the directory is the caller's to know.
@@ -173,27 +228,33 @@ pub fn open<D: Disk>(
     disk: D,
     dir: &Path,
     options: Options,
-) -> Result<(Wal<D>, Recovered<Bytes>), WalError> {
+) -> Result<(Wal<D>, BTreeMap<GroupId, GroupLog>), WalError> {
     let missing = || WalError::Missing { path: dir.to_owned() };
     if options.must_exist && disk.list(dir)?.is_none() {
         return Err(missing());
     }
     disk.create_dir_all(dir)?;
-    let scan = scan::scan(&disk, dir, true)?;
+    let mut scan = scan::scan(&disk, dir, true, &options)?;
     if options.must_exist && !scan.segments.iter().any(|segment| segment.first().is_some()) {
         return Err(missing());
     }
-    let recovery = recovery::recover(&scan)?;
+    let recovery = recovery::recover(&scan, &options)?;
     for path in &scan.leftovers {
         disk.remove(path)?;
     }
-    let number = scan.segments.last().map_or(1, |last| last.number + 1);
-    let generation = segment::generation(options.generation_seed, number);
-    let fill_bytes = options.fill_step_bytes.min(options.segment_bytes);
-    let segment = segment::create(&disk, dir, number, generation, fill_bytes)?;
+    let number = scan.last_number() + 1;
+    let spares_kept = scan.spares.len().min(options.spare_segments);
+    for spare in scan.spares.drain(spares_kept..) {
+        disk.remove(&spare.path)?;
+    }
+    let mut spares = scan.spares.into_iter().map(|spare| spare.path).collect();
+    let segment = ahead::make(&disk, dir, &options, number, number, &mut spares)?;
     let opening_sequence = recovery.durable_prefix + 1;
+    let earlier: VecDeque<_> = recovery.kept.into();
+    let needed = earlier.iter().rfind(|(_, first)| *first == Some(recovery.needed_from));
+    let needed = needed.map_or(number, |(segment, _)| *segment);
     let mut wal = Wal {
-        ahead: Ahead::start(disk.clone(), dir, &options, &segment)?,
+        ahead: Ahead::start(disk.clone(), dir, &options, &segment, spares)?,
         options,
         segment,
         position: FIRST_BATCH,
@@ -201,10 +262,13 @@ pub fn open<D: Disk>(
         next_sequence: opening_sequence,
         durable_prefix: recovery.durable_prefix,
         buffer: BatchBuffer::default(),
+        groups: recovery.groups,
+        earlier,
+        needed: Needed { segment: needed, from: recovery.needed_from },
         cut: recovery.cut,
         poisoned: None,
     };
-    wal.append_batch(std::slice::from_ref(&recovery.opening), true)?;
+    wal.append_batch(Some(&recovery.opening), &[], true)?;
     for path in &recovery.void {
         disk.remove(path)?;
     }
@@ -214,8 +278,9 @@ pub fn open<D: Disk>(
 impl<D: Disk> Wal<D> {
     /// Makes `writes` durable in the order given, with one write and one sync for all of them.
     /// After an error every later call fails.
-    pub fn append(&mut self, writes: &[Write<Bytes>]) -> Result<Appended, WalError> {
-        self.append_batch(writes, !self.skips_sync())
+    pub fn append(&mut self, writes: &[GroupWrite]) -> Result<Appended, WalError> {
+        let sync = !self.options.unsafe_no_fsync && !self.options.acknowledges_before_sync();
+        self.append_batch(None, writes, sync)
     }
 
     /// The torn tail that opening this log cut, if there was one.
@@ -228,93 +293,143 @@ impl<D: Disk> Wal<D> {
         &self.options
     }
 
-    fn append_batch(&mut self, writes: &[Write<Bytes>], sync: bool) -> Result<Appended, WalError> {
+    fn append_batch(
+        &mut self,
+        opening: Option<&[Record]>,
+        writes: &[GroupWrite],
+        sync: bool,
+    ) -> Result<Appended, WalError> {
         if let Some(reason) = &self.poisoned {
             return Err(WalError::Poisoned { reason: reason.clone() });
         }
-        let result = self.try_append(writes, sync);
+        let result = self.try_append(opening, writes, sync);
         if let Err(error) = &result {
             self.poisoned = Some(error.to_string());
         }
         result
     }
 
-    fn try_append(&mut self, writes: &[Write<Bytes>], sync: bool) -> Result<Appended, WalError> {
+    /// `opening` takes the place of what the first batch of a segment else begins with.
+    fn try_append(
+        &mut self,
+        opening: Option<&[Record]>,
+        writes: &[GroupWrite],
+        sync: bool,
+    ) -> Result<Appended, WalError> {
         let mut appended = Appended {
             writes: writes.len(),
             bytes: 0,
             write: Duration::ZERO,
             sync: Duration::ZERO,
+            segments: self.earlier.len() + 1,
+            oldest_needed_by: Vec::new(),
         };
-        let record_bytes = writes.iter().map(batch::record_bytes).sum();
-        if record_bytes == 0 {
+        let write_bytes: usize = writes
+            .iter()
+            .map(|GroupWrite { group, write }| batch::write_bytes(*group, write))
+            .sum();
+        if write_bytes == 0 && opening.is_none() {
             return Ok(appended);
         }
-        if record_bytes > u32::MAX as usize {
-            return Err(WalError::TooLarge { bytes: record_bytes });
-        }
-        let bytes = batch::batch_bytes(record_bytes) as u64;
-        if self.position + bytes > self.options.segment_bytes && self.position > FIRST_BATCH {
+        let end = self.position + batch::batch_bytes(write_bytes) as u64;
+        if end > self.options.segment_bytes && self.position > FIRST_BATCH {
             self.next_segment()?;
+            if self.needed.segment < self.segment.number {
+                appended.oldest_needed_by = self.groups.needing(self.needed.segment).collect();
+            }
         }
-        let (start, end) = (self.position, self.position + bytes);
-        let header = Header {
-            generation: self.segment.generation,
-            sequence: self.next_sequence,
-            durable_prefix: self.durable_prefix,
-            segment_first: self.segment_first,
+        let standing = match opening {
+            Some(opening) => opening.to_vec(),
+            None if self.position == FIRST_BATCH => self.groups.standing(),
+            None => Vec::new(),
         };
-        let encoded = self.buffer.encode(header, writes, record_bytes);
+        let bytes = self.encode(&standing, writes, write_bytes)?;
+        let (start, end) = (self.position, self.position + bytes);
 
         self.ahead.claim(start, end)?;
         let started = Instant::now();
-        self.segment.file.write_at(start, encoded)?;
+        self.segment.file.write_at(start, self.buffer.bytes())?;
         let written = Instant::now();
         if sync {
             self.segment.file.sync()?;
         }
         let synced = Instant::now();
-        if sync || self.believes_unsynced() {
-            self.durable_prefix = self.next_sequence;
-        }
         self.next_sequence += 1;
         self.position = end;
+        if sync || self.options.acknowledges_before_sync() {
+            self.all_is_durable();
+        }
         self.ahead.wrote_up_to(end)?;
         appended.bytes = bytes;
         appended.write = written - started;
         appended.sync = if sync { synced - written } else { Duration::ZERO };
+        appended.segments = self.earlier.len() + 1;
         Ok(appended)
+    }
+
+    /// Encodes a batch into the buffer, and notes what it does to the groups; its length.
+    fn encode(
+        &mut self,
+        standing: &[Record],
+        writes: &[GroupWrite],
+        write_bytes: usize,
+    ) -> Result<u64, WalError> {
+        let record_bytes = standing.iter().map(batch::record_bytes).sum::<usize>() + write_bytes;
+        if record_bytes > u32::MAX as usize {
+            return Err(WalError::TooLarge { bytes: record_bytes });
+        }
+        let header = Header {
+            generation: self.segment.generation,
+            sequence: self.next_sequence,
+            durable_prefix: self.durable_prefix,
+            segment_first: self.segment_first,
+            needed_from: self.needed.from,
+        };
+        self.buffer.begin(header, record_bytes);
+        for record in standing {
+            self.groups.record(record, self.segment.number);
+            self.buffer.put_record(record);
+        }
+        for GroupWrite { group, write } in writes {
+            let keeps_rest = self
+                .groups
+                .write(*group, write, self.segment.number)
+                .map_err(|reason| WalError::Contradiction { group: *group, reason })?;
+            self.buffer.put_write(*group, write, keeps_rest);
+        }
+        Ok(self.buffer.finish().len() as u64)
     }
 
     fn next_segment(&mut self) -> Result<(), WalError> {
         if self.options.unsafe_no_fsync {
             // Even then at most a segment is in doubt, so that the next opening batch stays small.
             self.segment.file.sync()?;
-            self.durable_prefix = self.next_sequence - 1;
+            self.all_is_durable();
         }
+        self.earlier.push_back((self.segment.number, Some(self.segment_first)));
         self.segment = self.ahead.next_segment()?;
         self.position = FIRST_BATCH;
         self.segment_first = self.next_sequence;
         Ok(())
     }
 
-    #[cfg(not(feature = "seeded-bugs"))]
-    fn skips_sync(&self) -> bool {
-        self.options.unsafe_no_fsync
-    }
-
-    #[cfg(feature = "seeded-bugs")]
-    fn skips_sync(&self) -> bool {
-        self.options.unsafe_no_fsync || self.believes_unsynced()
-    }
-
-    #[cfg(not(feature = "seeded-bugs"))]
-    fn believes_unsynced(&self) -> bool {
-        false
-    }
-
-    #[cfg(feature = "seeded-bugs")]
-    fn believes_unsynced(&self) -> bool {
-        self.options.bug == Some(SeededBug::AcknowledgeBeforeSync)
+    /// All batches so far are durable, those too that recorded what was needed: files that hold
+    /// nothing of that can go. What is needed from now on goes into the next batch.
+    fn all_is_durable(&mut self) {
+        self.durable_prefix = self.next_sequence - 1;
+        let needed = self.needed.segment;
+        while let Some((number, _)) = self.earlier.pop_front_if(|(number, _)| *number < needed) {
+            self.ahead.release(number);
+        }
+        let mut needed = self.groups.oldest_segment().unwrap_or(self.segment.number);
+        if self.options.releases_too_far() && needed < self.segment.number {
+            needed += 1;
+        }
+        let mut firsts =
+            self.earlier.iter().filter_map(|(number, first)| Some((*number, (*first)?)));
+        let (segment, from) = firsts
+            .find(|(number, _)| *number >= needed)
+            .unwrap_or((self.segment.number, self.segment_first));
+        self.needed = Needed { segment, from };
     }
 }

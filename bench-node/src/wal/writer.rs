@@ -1,7 +1,7 @@
-//! The thread that writes the log: all that waits goes down in one batch.
+//! The thread that writes the log: all that waits goes down in one batch, of whichever group.
 //!
-//! Invariant: a write is reported persisted only after the batch that holds it, and all before it,
-//! are durable. After the first error nothing is reported any more.
+//! Invariant: a write is reported persisted only after the batch that holds it, and all of its
+//! group before it, are durable. After the first error nothing is reported any more.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -9,12 +9,13 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use raft::Write;
 
-use super::{Appended, Wal, WalError, batch};
+use super::{Appended, GroupWrite, Wal, WalError, batch};
+use crate::GroupId;
 use crate::disk::Disk;
 
 /// Hands writes to the log's thread. Dropping it writes what still waits, and ends the thread.
 pub struct Writer {
-    sender: Option<Sender<Write<Bytes>>>,
+    sender: Option<Sender<GroupWrite>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -24,24 +25,26 @@ pub struct Writer {
 pub struct WriterStopped;
 
 impl Writer {
-    /// Starts the thread. It calls `on_persisted` with the id of the last write of each durable
-    /// batch (in order, all earlier ones included), `observe` with what each batch cost, before
-    /// that, and `on_failed` at most once, as its last act.
+    /// Starts the thread. It calls `on_persisted` for each durable batch with, by group, the id of
+    /// the group's last write in it (groups in ascending order, each once; all earlier writes of
+    /// that group are durable too), `observe` with what each batch cost, before that, and
+    /// `on_failed` at most once, as its last act.
     pub fn start<D: Disk>(
         mut wal: Wal<D>,
-        mut on_persisted: impl FnMut(u64) + Send + 'static,
+        mut on_persisted: impl FnMut(&[(GroupId, u64)]) + Send + 'static,
         on_failed: impl FnOnce(WalError) + Send + 'static,
         mut observe: impl FnMut(&Appended) + Send + 'static,
     ) -> Result<Self, WalError> {
-        let (sender, receiver) = channel::<Write<Bytes>>();
+        let (sender, receiver) = channel::<GroupWrite>();
         let max_batch_bytes = wal.options().max_batch_bytes;
         let work = move || {
-            let mut writes = Vec::new();
-            while let Some(last) = next_batch(&receiver, &mut writes, max_batch_bytes) {
+            let (mut writes, mut persisted) = (Vec::new(), Vec::new());
+            while next_batch(&receiver, &mut writes, max_batch_bytes) {
                 match wal.append(&writes) {
                     Ok(appended) => {
                         observe(&appended);
-                        on_persisted(last);
+                        last_of_each_group(&writes, &mut persisted);
+                        on_persisted(&persisted);
                     }
                     Err(error) => {
                         drop(receiver);
@@ -58,8 +61,9 @@ impl Writer {
         Ok(Self { sender: Some(sender), thread: Some(thread) })
     }
 
-    /// Queues a write; never waits.
-    pub fn submit(&self, write: Write<Bytes>) -> Result<(), WriterStopped> {
+    /// Queues a write of a group; never waits.
+    pub fn submit(&self, group: GroupId, write: Write<Bytes>) -> Result<(), WriterStopped> {
+        let write = GroupWrite { group, write };
         self.sender.as_ref().ok_or(WriterStopped)?.send(write).map_err(|_| WriterStopped)
     }
 }
@@ -74,25 +78,43 @@ impl Drop for Writer {
     }
 }
 
-/// Waits for a write, takes along all that wait with it, and returns the id of the last one;
-/// `None` once the last sender is gone and all is written.
+/// Waits for a write and takes along all that wait with it; `false` once the last sender is gone
+/// and all is written.
 fn next_batch(
-    receiver: &Receiver<Write<Bytes>>,
-    writes: &mut Vec<Write<Bytes>>,
+    receiver: &Receiver<GroupWrite>,
+    writes: &mut Vec<GroupWrite>,
     max_batch_bytes: usize,
-) -> Option<u64> {
-    let mut write = receiver.recv().ok()?;
+) -> bool {
+    let Ok(mut next) = receiver.recv() else { return false };
     let mut bytes = 0;
     loop {
-        let last = write.id;
-        bytes += batch::record_bytes(&write);
-        writes.push(write);
+        bytes += batch::write_bytes(next.group, &next.write);
+        writes.push(next);
         if bytes >= max_batch_bytes {
-            return Some(last);
+            return true;
         }
         match receiver.try_recv() {
-            Ok(next) => write = next,
-            Err(_) => return Some(last),
+            Ok(waiting) => next = waiting,
+            Err(_) => return true,
         }
     }
+}
+
+fn last_of_each_group(writes: &[GroupWrite], last: &mut Vec<(GroupId, u64)>) {
+    last.clear();
+    for GroupWrite { group, write } in writes {
+        match last.last_mut() {
+            Some((of, id)) if of == group => *id = write.id,
+            _ => last.push((*group, write.id)),
+        }
+    }
+    // Of one group, the later write stays: ids go up.
+    last.sort_unstable();
+    last.dedup_by(|later, earlier| {
+        let same = later.0 == earlier.0;
+        if same {
+            earlier.1 = later.1;
+        }
+        same
+    });
 }

@@ -22,7 +22,7 @@ fn log() -> Simulated {
         let (mut log, recovered) = wal::open(disk.clone(), Path::new(DIR), small()).unwrap();
         assert_eq!(State::of(&recovered), state);
         for id in 1..30 {
-            let write = state.next_write(&mut random, id);
+            let write = state.next_write(&mut random, id % 2, id);
             log.append(std::slice::from_ref(&write)).unwrap();
             state.apply(&write);
         }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use bench_node::disk::{Fault, Simulated};
+use bench_node::GroupId;
+use bench_node::disk::{Disk, Fault, Simulated};
+use bench_node::wal::inspect::inspect;
 use bench_node::wal::{self, Options, WalError};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -10,10 +12,12 @@ use rand::{RngExt, SeedableRng};
 use crate::model::{State, small};
 
 const LIVES: u64 = 12;
+const DIR: &str = "/wal";
+const GROUPS: [GroupId; 3] = [0, 5, 1 << 40];
 
 /// Which faults a run has.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Ends {
+pub(crate) enum Ends {
     /// Killed processes only: the page cache outlives them.
     Kills,
     /// Losses of power and failing syncs too.
@@ -22,7 +26,7 @@ enum Ends {
 
 /// What happened in some runs, so that a test can tell that it tested something.
 #[derive(Debug, Default)]
-struct Tally {
+pub(crate) struct Tally {
     starts: u64,
     appends: u64,
     failed_appends: u64,
@@ -30,6 +34,12 @@ struct Tally {
     cuts: u64,
     unacknowledged_kept: u64,
     unacknowledged_lost: u64,
+    /// Starts on a log that was cut at its beginning.
+    starts_on_a_cut_log: u64,
+    /// Segments that were made of spares, as starts find them.
+    recycled: u64,
+    /// Starts that find spares.
+    spares: u64,
 }
 
 #[test]
@@ -37,16 +47,15 @@ fn every_start_finds_all_that_was_acknowledged_and_a_prefix_of_the_rest() {
     let mut tally = Tally::default();
     for seed in seeds(600) {
         if let Err(error) = live(seed, Ends::All, &small(), &mut tally) {
-            panic!(
-                "{error}\nreplay: RAFTBENCH_SEED={seed} cargo test --release -p bench-node \
-                 --test log lives"
-            );
+            panic!("{error}\n{}", replay(seed, "lives"));
         }
     }
     println!("{tally:?}");
     if std::env::var_os("RAFTBENCH_SEED").is_none() {
         assert!(tally.failed_appends > 0 && tally.failed_starts > 0 && tally.cuts > 0);
         assert!(tally.unacknowledged_kept > 0 && tally.unacknowledged_lost > 0, "{tally:?}");
+        assert!(tally.starts_on_a_cut_log > 500, "{tally:?}");
+        assert!(tally.recycled > 500 && tally.spares > 100, "{tally:?}");
     }
 }
 
@@ -57,34 +66,42 @@ fn without_syncs_a_kill_loses_nothing_and_a_power_cut_does() {
     let options = Options { unsafe_no_fsync: true, ..small() };
     let mut tally = Tally::default();
     for seed in seeds(100) {
-        live(seed, Ends::Kills, &options, &mut tally).unwrap();
+        if let Err(error) = live(seed, Ends::Kills, &options, &mut tally) {
+            panic!("{error}\n{}", replay(seed, "lives"));
+        }
     }
     let lost = seeds(100).any(|seed| live(seed, Ends::All, &options, &mut tally).is_err());
     assert!(lost, "no power cut lost an acknowledged write");
 }
 
-#[cfg(feature = "seeded-bugs")]
-#[test]
-fn acknowledging_before_the_sync_is_caught_by_a_power_cut_only() {
-    let bug = Some(wal::SeededBug::AcknowledgeBeforeSync);
-    let options = Options { bug, ..small() };
-    let mut tally = Tally::default();
-    for seed in seeds(100) {
-        live(seed, Ends::Kills, &options, &mut tally).expect("kill -9 cannot show this bug");
-    }
-    let caught =
-        seeds(100).filter(|&seed| live(seed, Ends::All, &options, &mut tally).is_err()).count();
-    assert!(caught >= 50, "only {caught} of 100 seeds caught the bug");
-}
-
-fn seeds(count: u64) -> impl Iterator<Item = u64> {
+/// `RAFTBENCH_SEED`, or so many seeds.
+pub(crate) fn seeds(count: u64) -> impl Iterator<Item = u64> {
     let one = std::env::var("RAFTBENCH_SEED").ok().map(|seed| seed.parse().expect("a number"));
     one.map_or(0..count, |seed: u64| seed..seed + 1)
 }
 
-fn live(seed: u64, ends: Ends, options: &Options, tally: &mut Tally) -> Result<(), String> {
+/// The line that replays a seed of `test`.
+pub(crate) fn replay(seed: u64, test: &str) -> String {
+    format!(
+        "replay: RAFTBENCH_SEED={seed} cargo test --release -p bench-node --features seeded-bugs \
+         --test log {test}"
+    )
+}
+
+/// Lives through many starts; an `Err` says what was lost, or came back.
+pub(crate) fn live(
+    seed: u64,
+    ends: Ends,
+    options: &Options,
+    tally: &mut Tally,
+) -> Result<(), String> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut disk = Simulated::new(seed);
+    let options = Options {
+        segment_bytes: [24 << 10, 64 << 10][random.random_range(0..2)],
+        spare_segments: random.random_range(0..3),
+        ..options.clone()
+    };
     // All states that the disk may hold; at or behind `acknowledged` lie those that it must.
     let mut states = vec![State::default()];
     let mut acknowledged = 0;
@@ -94,13 +111,15 @@ fn live(seed: u64, ends: Ends, options: &Options, tally: &mut Tally) -> Result<(
             Ends::All => [Fault::Kill, Fault::PowerLoss, Fault::Eio, Fault::Enospc]
                 [random.random_range(0..4)],
         };
-        disk.arm(random.random_range(0..80), fault);
+        disk.arm(random.random_range(0..120), fault);
         let options = Options { generation_seed: random.random(), ..options.clone() };
-        let opened = wal::open(disk.clone(), Path::new("/wal"), options);
+        look(&disk, tally);
+        let opened = wal::open(disk.clone(), Path::new(DIR), options);
         match opened {
             Ok((mut log, recovered)) => {
                 tally.starts += 1;
                 tally.cuts += u64::from(log.cut().is_some());
+                tally.starts_on_a_cut_log += u64::from(number_of_first(&disk) > 1);
                 let found = State::of(&recovered);
                 let Some(kept) = states.iter().rposition(|state| *state == found) else {
                     return Err(format!("seed {seed}, life {life}: a state that never was"));
@@ -115,11 +134,12 @@ fn live(seed: u64, ends: Ends, options: &Options, tally: &mut Tally) -> Result<(
                 tally.unacknowledged_lost += (states.len() - 1 - kept) as u64;
                 states = vec![found];
                 acknowledged = 0;
-                for _ in 0..random.random_range(0..40) {
+                for _ in 0..random.random_range(0..60) {
                     let mut state = states.last().expect("never empty").clone();
                     let writes: Vec<_> = (1..=random.random_range(1..4))
                         .map(|id| {
-                            let write = state.next_write(&mut random, id);
+                            let group = GROUPS[random.random_range(0..GROUPS.len())];
+                            let write = state.next_write(&mut random, group, id);
                             state.apply(&write);
                             write
                         })
@@ -145,4 +165,17 @@ fn live(seed: u64, ends: Ends, options: &Options, tally: &mut Tally) -> Result<(
         disk = if power { disk.cut_power() } else { disk.kill_process() };
     }
     Ok(())
+}
+
+/// Notes what a start is about to find. Before a fault strikes, looking always works.
+fn look(disk: &Simulated, tally: &mut Tally) {
+    let names = disk.list(Path::new(DIR)).expect("the disk works").unwrap_or_default();
+    tally.spares += u64::from(names.iter().any(|name| name.starts_with("spare-")));
+    let segments = inspect(disk, Path::new(DIR)).unwrap_or_default();
+    tally.recycled += segments.iter().filter(|segment| segment.stale_bytes > 0).count() as u64;
+}
+
+fn number_of_first(disk: &Simulated) -> u64 {
+    let segments = inspect(disk, Path::new(DIR)).unwrap_or_default();
+    segments.first().map_or(0, |segment| segment.number)
 }

@@ -1,18 +1,20 @@
 //! The writer's thread: group commit, order, and the stop after a failure. On both disks.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use bench_node::GroupId;
 use bench_node::disk::{Blocking, Disk, Fault, Simulated};
-use bench_node::wal::{self, Appended, Options, WalError, Writer};
+use bench_node::wal::{self, Appended, GroupWrite, Options, WalError, Writer};
 
-use crate::model::{State, write};
+use crate::model::{GROUP, State, write};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
 enum Event {
-    Persisted(u64),
+    Persisted(Vec<(GroupId, u64)>),
     Failed(WalError),
     Batch(Appended),
 }
@@ -30,33 +32,42 @@ fn start<D: Disk>(disk: D, dir: &Path) -> (Writer, Receiver<Event>, State) {
     let (persisted, failed, batch) = (events.clone(), events.clone(), events);
     let writer = Writer::start(
         log,
-        move |id| drop(persisted.send(Event::Persisted(id))),
+        move |groups| drop(persisted.send(Event::Persisted(groups.to_vec()))),
         move |error| drop(failed.send(Event::Failed(error))),
-        move |appended| drop(batch.send(Event::Batch(*appended))),
+        move |appended| drop(batch.send(Event::Batch(appended.clone()))),
     );
     (writer.unwrap(), receiver, State::of(&recovered))
 }
 
 fn persists_in_order<D: Disk>(disk: D, dir: &Path) {
+    const GROUPS: [GroupId; 3] = [GROUP, 0, 900];
+    const WRITES: u64 = 150;
     let mut expected = State::default();
     for start_number in 0..3 {
         let (writer, events, recovered) = start(disk.clone(), dir);
         assert_eq!(recovered, expected, "start {start_number}");
-        const WRITES: u64 = 400;
         for id in 1..=WRITES {
-            let index = expected.entries.len() as u64 + 1;
-            let write = write(id, 1, index, (id as usize * 37) % 5000);
-            expected.apply(&write);
-            writer.submit(write).unwrap();
+            for group in GROUPS {
+                let index = expected.group(group).last_index() + 1;
+                let write = write(id, 1, index, (id as usize * 37) % 5000);
+                let write = GroupWrite { group, ..write };
+                expected.apply(&write);
+                writer.submit(group, write.write).unwrap();
+            }
         }
         drop(writer);
-        let (mut last, mut writes, mut batches) = (0, 0, 0);
+        let mut last = BTreeMap::from(GROUPS.map(|group| (group, 0)));
+        let (mut writes, mut batches) = (0, 0);
         for event in events {
             match event {
-                Event::Persisted(id) => {
-                    assert!(id > last, "{id} after {last}");
-                    last = id;
-                    assert_eq!(writes, id, "a batch reports all of its writes, before them");
+                Event::Persisted(groups) => {
+                    assert!(groups.is_sorted_by(|left, right| left.0 < right.0), "{groups:?}");
+                    for (group, id) in groups {
+                        let before = last.insert(group, id).expect("a group that wrote");
+                        assert!(id > before, "{id} after {before}");
+                    }
+                    let reported = last.values().sum::<u64>();
+                    assert_eq!(writes, reported, "a batch reports all of its writes, before them");
                 }
                 Event::Batch(appended) => {
                     writes += appended.writes as u64;
@@ -66,8 +77,8 @@ fn persists_in_order<D: Disk>(disk: D, dir: &Path) {
                 Event::Failed(error) => panic!("{error}"),
             }
         }
-        assert_eq!(last, WRITES);
-        assert!(batches < WRITES, "what waits goes down together");
+        assert!(last.values().all(|last| *last == WRITES), "{last:?}");
+        assert!(batches < writes, "what waits goes down together");
     }
 }
 
@@ -90,7 +101,7 @@ fn nothing_is_reported_after_a_failure() {
             let write = write(id, 1, id, 2000);
             expected.apply(&write);
             sent.push(expected.clone());
-            if writer.submit(write).is_err() {
+            if writer.submit(GROUP, write.write).is_err() {
                 break;
             }
         }
@@ -98,9 +109,9 @@ fn nothing_is_reported_after_a_failure() {
         let mut failures = 0;
         while let Ok(event) = events.recv_timeout(DEADLINE) {
             match event {
-                Event::Persisted(id) => {
+                Event::Persisted(groups) => {
                     assert_eq!(failures, 0, "seed {seed}, {fault:?}: reported after a failure");
-                    persisted = id as usize;
+                    persisted = groups[0].1 as usize;
                 }
                 Event::Failed(error) => {
                     failures += 1;
@@ -129,7 +140,7 @@ fn a_full_disk_stops_the_log() {
     disk.set_free_bytes(Some(600 << 10));
     let (writer, events, _) = start(disk.clone(), Path::new("/wal"));
     let mut id = 0;
-    while writer.submit(write(id + 1, 1, id + 1, 3000)).is_ok() {
+    while writer.submit(GROUP, write(id + 1, 1, id + 1, 3000).write).is_ok() {
         id += 1;
         // One at a time: the channel has no bound of its own.
         match events.recv_timeout(DEADLINE).unwrap() {
@@ -140,5 +151,6 @@ fn a_full_disk_stops_the_log() {
     drop(writer);
     disk.set_free_bytes(None);
     let (_writer, _events, recovered) = start(disk.kill_process(), Path::new("/wal"));
-    assert!(recovered.entries.len() > 50, "only {} entries", recovered.entries.len());
+    let entries = recovered.group(GROUP).entries.len();
+    assert!(entries > 50, "only {entries} entries");
 }
