@@ -7,9 +7,9 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -29,7 +29,7 @@ use crate::identity::DataDir;
 use crate::kv::Store;
 use crate::metrics::Metrics;
 use crate::peers::{Acquaintance, Link, Outboxes, PeerService};
-use crate::wal;
+use crate::wal::{self, WalError};
 
 /// How long a node that stops waits for what is on its way.
 const GRACE: Duration = Duration::from_millis(500);
@@ -183,9 +183,15 @@ async fn serve<D: Disk>(
     let events = EventLog::new(&config);
     let metrics = Arc::new(Metrics::new());
     let incarnation = rand::random();
-    let data_dir = DataDir::open_on(disk.clone(), &config.data_dir, cluster_id, id, incarnation)?;
+    let mut data_dir =
+        DataDir::open_on(disk.clone(), &config.data_dir, cluster_id, id, incarnation)?;
     let (inputs, inputs_taken) = mpsc::unbounded_channel();
-    let (log, recovered) = open_log(&config, disk, &data_dir, &inputs, &metrics)?;
+    let log_failure = Arc::new(OnceLock::new());
+    let (log, recovered) = open_log(&config, disk, &data_dir, &inputs, &metrics, &log_failure)?;
+    if config.others().next().is_none() {
+        // Nobody else has to know a member that is alone. From here on its log must be there.
+        data_dir.set_introduced()?;
+    }
     let log = Arc::new(log);
     let restored = Arc::new(AtomicBool::new(recovered.entries.is_empty()));
     tracing::info!(
@@ -223,6 +229,7 @@ async fn serve<D: Disk>(
         links: links.clone(),
         leader_patience: config.election_timeout * 3,
         admission: Admission::default(),
+        metrics: Arc::clone(&metrics),
     });
 
     let mut tasks = tokio::task::JoinSet::new();
@@ -285,7 +292,8 @@ async fn serve<D: Disk>(
     if tokio::time::timeout(GRACE, closed).await.is_err() {
         tracing::warn!("the disk stalls: what waits for it was not acknowledged, and is left");
     }
-    result
+    // It may have failed when the loop that listens had ended.
+    result.and_then(|()| log_failure.get().map_or(Ok(()), |error| Err(error.clone().into())))
 }
 
 /// Ends the loop where it is; a result that it has already counts.
@@ -303,6 +311,7 @@ fn open_log<D: Disk>(
     data_dir: &DataDir<D>,
     inputs: &mpsc::UnboundedSender<Input>,
     metrics: &Arc<Metrics>,
+    failure: &Arc<OnceLock<WalError>>,
 ) -> Result<(wal::Writer, Recovered<Bytes>), NodeError> {
     let options = wal::Options {
         segment_bytes: config.settings.segment_bytes.get(),
@@ -317,11 +326,16 @@ fn open_log<D: Disk>(
         tracing::warn!(path, offset = cut.offset, "cut a torn tail that was never acknowledged");
     }
     let (persisted, failed, metrics) = (inputs.clone(), inputs.clone(), Arc::clone(metrics));
+    let failure = Arc::clone(failure);
     let writer = wal::Writer::start(
         log,
         // The loop that listens ends before its log does, if at all.
-        move |id| drop(persisted.send(Input::Persisted(id))),
-        move |error| drop(failed.send(Input::LogFailed(error))),
+        move |id| drop(persisted.send(Input::Persisted(id, Instant::now()))),
+        move |error| {
+            // It fails once.
+            let _ = failure.set(error.clone());
+            drop(failed.send(Input::LogFailed(error)));
+        },
         move |appended| metrics.observe_append(appended),
     )?;
     Ok((writer, recovered))

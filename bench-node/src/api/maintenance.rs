@@ -10,7 +10,7 @@ use api::etcdserverpb::maintenance_server::Maintenance;
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
-use super::Shared;
+use super::{Shared, reads};
 use crate::kv::Store;
 
 /// What `etcdctl endpoint status` shows: the etcd version whose behaviour this is, and whose.
@@ -85,7 +85,8 @@ impl Maintenance for MaintenanceService {
         &self,
         _: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
-        let (hash, revision) = self.shared.read_store(|store| (store.hash(), store.revision()));
+        let hash = |store: &Store| (store.hash(), store.revision());
+        let (hash, revision) = reads::apart(Arc::clone(&self.shared.store), hash).await?;
         let mut header = Some(pb::ResponseHeader { revision, ..Default::default() });
         self.shared.complete(&mut header);
         Ok(Response::new(pb::HashResponse { header, hash }))
@@ -96,10 +97,12 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let asked = request.get_ref().revision;
-        let (hash, revision, compact_revision) = self.shared.read_store(|store| {
+        let hash = move |store: &Store| {
             store.check_revision(asked)?;
             Ok::<_, Status>((store.hash(), store.revision(), store.compacted_revision()))
-        })?;
+        };
+        let (hash, revision, compact_revision) =
+            reads::apart(Arc::clone(&self.shared.store), hash).await??;
         let mut header = Some(pb::ResponseHeader { revision, ..Default::default() });
         self.shared.complete(&mut header);
         Ok(Response::new(pb::HashKvResponse {

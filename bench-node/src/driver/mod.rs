@@ -9,6 +9,9 @@
 //! the requests that were read from the sockets together are proposed together.
 
 mod proposals;
+mod steps;
+#[cfg(test)]
+mod tests;
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,12 +25,13 @@ use tokio::time::sleep_until;
 
 use crate::error::NodeError;
 use crate::events::EventLog;
-use crate::kv::{Command, Store};
+use crate::kv::{Command, KvError, Response, Store};
 use crate::metrics::Metrics;
 use crate::peers::Outboxes;
 use crate::wal::{self, WalError};
-pub(crate) use proposals::{OutcomeSender, ReadSender, Refusal};
+pub(crate) use proposals::{Applied, OutcomeSender, ReadSender, Refusal};
 use proposals::{Proposals, Reads};
+use steps::Steps;
 
 /// Taken in within one turn, at most, so that heartbeats are never far.
 const MAX_INPUTS_PER_TURN: usize = 4096;
@@ -35,13 +39,20 @@ const MAX_INPUTS_PER_TURN: usize = 4096;
 /// What the loop takes in.
 pub(crate) enum Input {
     /// A command of a client.
-    Propose(Bytes, OutcomeSender),
+    Propose {
+        /// Encoded.
+        data: Bytes,
+        /// When it reached the API.
+        arrived: Instant,
+        /// Who waits for it.
+        reply: OutcomeSender,
+    },
     /// A linearizable read of a client.
     Read(ReadSender),
     /// From the peers.
     Messages(Vec<Message<Bytes>>),
-    /// This write of the log, and all before it, are durable.
-    Persisted(u64),
+    /// This write of the log, and all before it, are durable since then.
+    Persisted(u64, Instant),
     /// A write of the log failed; nobody knows what reached the disk.
     LogFailed(WalError),
     /// A majority of the other members knows this member: it may take part.
@@ -123,18 +134,21 @@ pub(crate) async fn run(
             Some(Input::Introduced) => break,
             Some(Input::Stop) | None => return Ok(()),
             Some(Input::LogFailed(error)) => return Err(NodeError::Log(error)),
-            Some(Input::Propose(_, reply)) => drop(reply.send(Err(Refusal::NotLeader))),
+            Some(Input::Propose { reply, .. }) => drop(reply.send(Err(Refusal::NotLeader))),
             Some(Input::Read(reply)) => drop(reply.send(Err(Refusal::NotLeader))),
             Some(Input::Inspect(reply)) => drop(reply.send(Inspection::unstarted())),
-            Some(Input::Messages(_) | Input::Persisted(_)) => {}
+            Some(Input::Messages(_) | Input::Persisted(..)) => {}
         }
     }
     let origin = Instant::now();
     let raft = Raft::new(config, recovered, Duration::ZERO)?;
+    let steps = Steps::new(parts.metrics.step_times());
     Driver {
         raft,
         origin,
         parts,
+        steps,
+        answers: Vec::new(),
         applied_index: 0,
         proposals: Proposals::default(),
         reads: Reads::default(),
@@ -149,6 +163,9 @@ struct Driver {
     /// The protocol's time counts from here.
     origin: Instant,
     parts: Parts,
+    steps: Steps,
+    /// Of the writes that are being applied; empty between turns.
+    answers: Vec<(OutcomeSender, Result<Response, KvError>)>,
     applied_index: Index,
     proposals: Proposals,
     reads: Reads,
@@ -207,13 +224,20 @@ impl Driver {
     ) -> Result<bool, NodeError> {
         let raft_now = now - self.origin;
         let mut stop = false;
-        let mut persisted = None;
+        // The first and the last; all of one turn lie side by side.
+        let mut proposed: Option<(Index, Index)> = None;
         let mut reads = Vec::new();
         for input in inputs {
             match input {
-                Input::Propose(_, reply) if stopping => drop(reply.send(Err(Refusal::Stopped))),
-                Input::Propose(data, reply) => match self.raft.propose(data) {
-                    Ok((term, index)) => self.proposals.add(term, index, now, reply),
+                Input::Propose { reply, .. } if stopping => {
+                    drop(reply.send(Err(Refusal::Stopped)));
+                }
+                Input::Propose { data, arrived, reply } => match self.raft.propose(data) {
+                    Ok((term, index)) => {
+                        self.proposals.add(term, index, now, reply);
+                        self.steps.dequeued(arrived, now);
+                        proposed = Some((proposed.map_or(index, |(first, _)| first), index));
+                    }
                     Err(_) => drop(reply.send(Err(Refusal::NotLeader))),
                 },
                 Input::Read(reply) => reads.push(reply),
@@ -222,15 +246,21 @@ impl Driver {
                         self.raft.receive(raft_now, message);
                     }
                 }
-                Input::Persisted(id) => persisted = Some(id),
+                Input::Persisted(id, at) => {
+                    self.raft.persisted(id);
+                    self.steps.logged(self.raft.status().persisted_index, at);
+                }
                 Input::LogFailed(error) => return Err(NodeError::Log(error)),
                 Input::Introduced => {}
-                Input::Inspect(reply) => drop(reply.send(self.inspect())),
+                Input::Inspect(reply) => {
+                    self.steps.flush();
+                    drop(reply.send(self.inspect()));
+                }
                 Input::Stop => stop = true,
             }
         }
-        if let Some(id) = persisted {
-            self.raft.persisted(id);
+        if let Some((first, last)) = proposed {
+            self.steps.proposed(first, last, now);
         }
         if !reads.is_empty() {
             let context = self.reads.add(now, reads);
@@ -252,7 +282,8 @@ impl Driver {
             let _ = self.parts.log.submit(write);
         }
         self.parts.outboxes.send(effects.messages);
-        self.apply(now, effects.committed)?;
+        self.steps.replicated(self.raft.replicated_index(), now);
+        self.apply(effects.committed)?;
         for outcome in effects.reads {
             match outcome {
                 ReadOutcome::Ready { context, index } => self.reads.confirmed(context, index),
@@ -271,10 +302,11 @@ impl Driver {
         Ok(())
     }
 
-    fn apply(&mut self, now: Instant, committed: Vec<Entry<Bytes>>) -> Result<(), NodeError> {
+    fn apply(&mut self, committed: Vec<Entry<Bytes>>) -> Result<(), NodeError> {
         if committed.is_empty() {
             return Ok(());
         }
+        let committed_at = Instant::now();
         let mut store = self.parts.store.write().expect("nobody panics holding the store");
         for entry in committed {
             let waiting = self.proposals.committed(entry.term, entry.index);
@@ -283,21 +315,28 @@ impl Driver {
                     .map_err(|error| NodeError::Command { index: entry.index, error })?;
                 let result = store.apply(command);
                 if let Some((proposed_at, reply)) = waiting {
-                    self.parts.metrics.observe_commit(now.saturating_duration_since(proposed_at));
-                    // The client may have given up; the command is applied all the same.
-                    let _ = reply.send(Ok(result));
+                    self.steps.committed(proposed_at, committed_at);
+                    self.answers.push((reply, result));
                 }
             }
             self.applied_index = entry.index;
         }
         // The store's lock is what orders it with the reads.
         self.parts.restored.store(true, Ordering::Relaxed);
+        drop(store);
+        let applied_at = Instant::now();
+        self.steps.applied(self.answers.len(), committed_at, applied_at);
+        for (reply, result) in self.answers.drain(..) {
+            // The client may have given up; the command is applied all the same.
+            let _ = reply.send(Ok(Applied { result, at: applied_at }));
+        }
         Ok(())
     }
 
     fn tell(&mut self, event: Event) {
         self.parts.events.leadership(&event);
         if event.role != Role::Leader {
+            self.steps.forget();
             let refused = self.proposals.refuse_all(Refusal::LeaderChanged);
             self.parts.metrics.proposals_failed.inc_by(refused);
         }

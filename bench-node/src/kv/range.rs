@@ -23,7 +23,7 @@ impl Store {
     ) -> impl Iterator<Item = (&Bytes, &Record)> {
         let open_end = range_end[..] == [0];
         let (one, end) = if range_end.is_empty() {
-            (self.records.get_key_value(key), None)
+            (self.records.get_key_value(&key[..]), None)
         } else if open_end {
             (None, Some(Bound::Unbounded))
         } else if key < range_end {
@@ -31,8 +31,21 @@ impl Store {
         } else {
             (None, None)
         };
-        let many = end.map(|end| self.records.range::<[u8], _>((Bound::Included(&key[..]), end)));
+        let many = end.map(|end| self.records.range(key, end));
         one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    /// Whether a read looks at more than so many keys, or answers with more than so many bytes.
+    pub fn is_longer(&self, request: &RangeRequest, keys: usize, bytes: usize) -> bool {
+        if request.range_end.is_empty() {
+            return false;
+        }
+        let (mut seen, mut sum) = (0, 0);
+        self.select(&request.key, &request.range_end).any(|(key, record)| {
+            seen += 1;
+            sum += key.len() + record.value.len();
+            seen > keys || sum > bytes
+        })
     }
 
     /// Answers a read whose revision was checked; `revision` is what its header says.

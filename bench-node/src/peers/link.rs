@@ -221,3 +221,23 @@ fn full(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_peer_costs_its_own_batches_and_no_memory() {
+        let link = Link::new(2, "n2".into(), "127.0.0.1:1".into(), Duration::from_secs(1));
+        assert!(!link.try_send(|| panic!("there is no way to send it")), "the link is down");
+        let channel = link.endpoint().unwrap_or_else(|_| panic!("an address")).connect_lazy();
+        let (batches, mut queue) = mpsc::channel(QUEUED_BATCHES);
+        *link.up.lock().expect("no panic") = Some(Up { batches, channel });
+        for _ in 0..QUEUED_BATCHES {
+            assert!(link.try_send(PeerBatch::default));
+        }
+        assert!(!link.try_send(|| panic!("it is full, so nothing is encoded")));
+        queue.recv().await.expect("a batch");
+        assert!(link.try_send(PeerBatch::default), "there is room again");
+    }
+}

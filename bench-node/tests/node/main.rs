@@ -4,6 +4,9 @@
 mod cluster;
 mod etcdctl;
 mod failover;
+mod gated;
+mod large_reads;
 mod metrics;
 mod oracle;
 mod refusals;
+mod stalled_disk;
