@@ -16,7 +16,10 @@ const ELECTION_TIMEOUT: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(1100);
 
 /// A fresh member 1 of three, whose peers are not there.
-fn parts(inputs: mpsc::UnboundedReceiver<Input>) -> Parts {
+fn parts(
+    inputs: mpsc::UnboundedReceiver<Input>,
+    persisted: mpsc::UnboundedSender<Input>,
+) -> Parts {
     let member = |number| {
         format!("[[members]]\nname = \"n{number}\"\npeer = \"h:{number}\"\nclient = \"h:9\"\n")
     };
@@ -32,7 +35,8 @@ fn parts(inputs: mpsc::UnboundedReceiver<Input>) -> Parts {
     let metrics = Arc::new(Metrics::new());
     let options = wal::Options { fill_in_background: false, ..wal::Options::default() };
     let (log, _) = wal::open(Simulated::new(1), Path::new("/wal"), options).expect("a log");
-    let log = wal::Writer::start(log, |_| {}, |_| {}, |_| {}).expect("a thread");
+    let persisted = move |id| drop(persisted.send(Input::Persisted(id, Instant::now())));
+    let log = wal::Writer::start(log, persisted, |_| {}, |_| {}).expect("a thread");
     Parts {
         log: Arc::new(log),
         store: Arc::default(),
@@ -70,7 +74,7 @@ async fn after_a_pause_what_waits_in_the_sockets_is_heard_before_a_timer_fires()
     let (inputs, taken) = mpsc::unbounded_channel();
     let mut config = raft::Config::new(1, vec![1, 2, 3], 7);
     (config.election_timeout, config.heartbeat) = (ELECTION_TIMEOUT, ELECTION_TIMEOUT / 5);
-    let running = tokio::spawn(run(config, Recovered::default(), parts(taken)));
+    let running = tokio::spawn(run(config, Recovered::default(), parts(taken, inputs.clone())));
     let send = |input| inputs.send(input).unwrap_or_else(|_| panic!("the loop runs"));
     send(Input::Introduced);
 

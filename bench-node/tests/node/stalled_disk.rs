@@ -15,7 +15,7 @@ async fn stopped(handle: bench_node::NodeHandle) -> Result<(), NodeError> {
 
 #[tokio::test]
 async fn it_does_not_hold_up_the_end_and_nothing_that_waits_for_it_is_acknowledged() {
-    let mut cluster = Cluster::unstarted(1, "");
+    let cluster = Cluster::unstarted(1, "");
     let disk = Gated::default();
     let node = &cluster.nodes[0];
     let handle = node.try_start(disk.clone()).expect("it starts");

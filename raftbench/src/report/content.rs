@@ -170,9 +170,10 @@ fn write_steps(summary: &Summary, blocks: &mut Vec<Block>) {
     }
     let rows = summary.write_steps.iter().map(|step| {
         let (p50, p99) = (reading(step.p50_ms), reading(step.p99_ms));
-        vec![step.step.clone(), step.meaning.clone(), p50, p99, count(step.writes as f64)]
+        let name = format!("{}: {}", step.step, step.meaning);
+        vec![name, p50, p99, count(step.writes as f64)]
     });
-    let header = ["step", "of a write, on its leader", "p50 ms", "p99 ms", "writes"];
+    let header = ["on its leader", "p50 ms", "p99 ms", "writes"];
     blocks.push(Block::Title("Where a write's time goes".into()));
     blocks.push(Block::Table(TextTable::new(&header, rows.collect())));
     let note = "log and replicate run side by side; queue, commit, apply and answer follow each other";
