@@ -13,11 +13,12 @@ pub mod check;
 mod command;
 mod error;
 mod range;
-mod records;
 #[cfg(test)]
 mod tests;
 mod txn;
 mod write;
+
+use std::collections::BTreeMap;
 
 use api::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeResponse, PutRequest, PutResponse,
@@ -29,7 +30,6 @@ use bytes::Bytes;
 pub use command::{Command, CommandError};
 pub use error::KvError;
 pub use txn::{is_read_only, is_serializable};
-use records::Records;
 use write::WriteBatch;
 
 /// The largest command, encoded; etcd's default.
@@ -72,10 +72,10 @@ impl Record {
     }
 }
 
-/// All keys. A clone is a snapshot, and costs little.
+/// All keys.
 #[derive(Clone, Debug)]
 pub struct Store {
-    records: Records,
+    records: BTreeMap<Bytes, Record>,
     revision: i64,
     compacted_revision: i64,
     /// Of keys and values.
@@ -95,7 +95,7 @@ struct LostWrites {
 impl Default for Store {
     fn default() -> Self {
         Self {
-            records: Records::default(),
+            records: BTreeMap::new(),
             revision: 1,
             compacted_revision: -1,
             bytes: 0,
@@ -131,7 +131,7 @@ impl Store {
     /// the same commands.
     pub fn hash(&self) -> u32 {
         let mut hash = crc32c::crc32c(&self.revision.to_le_bytes());
-        for (key, record) in self.records.iter() {
+        for (key, record) in &self.records {
             for part in [&key[..], &record.value[..]] {
                 hash = crc32c::crc32c_append(hash, &(part.len() as u64).to_le_bytes());
                 hash = crc32c::crc32c_append(hash, part);

@@ -23,7 +23,7 @@ impl Store {
     ) -> impl Iterator<Item = (&Bytes, &Record)> {
         let open_end = range_end[..] == [0];
         let (one, end) = if range_end.is_empty() {
-            (self.records.get_key_value(&key[..]), None)
+            (self.records.get_key_value(key), None)
         } else if open_end {
             (None, Some(Bound::Unbounded))
         } else if key < range_end {
@@ -31,7 +31,7 @@ impl Store {
         } else {
             (None, None)
         };
-        let many = end.map(|end| self.records.range(key, end));
+        let many = end.map(|end| self.records.range::<[u8], _>((Bound::Included(&key[..]), end)));
         one.into_iter().chain(many.into_iter().flatten())
     }
 
