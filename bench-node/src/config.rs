@@ -78,6 +78,14 @@ pub struct Settings {
     pub pre_vote: bool,
     /// A leader that loses touch with a majority steps down.
     pub check_quorum: bool,
+    /// A leader answers reads without asking a majority while one promised to elect nobody else.
+    pub lease_reads: bool,
+    /// The most that a member's clock may run fast or slow, for leases.
+    pub max_clock_drift_percent: u32,
+    /// Members that lose their connection to the leader ask at once whether they could win.
+    pub failover_hint: bool,
+    /// How far apart members act on that hint.
+    pub failover_step_ms: u64,
     /// A rejected append skips a whole term per round trip.
     pub conflict_hints: bool,
     /// Entries in one append, at most.
@@ -88,6 +96,12 @@ pub struct Settings {
     pub max_inflight_appends: NonZeroUsize,
     /// How long an idle pipeline waits before it tells a follower of a new commit index.
     pub commit_notice_ms: u64,
+    /// A snapshot is taken, and the log cut, when so many entries were applied since the last one,
+    pub snapshot_entries: NonZeroU64,
+    /// or entries with so many bytes.
+    pub snapshot_bytes: NonZeroU64,
+    /// Entries before a snapshot that stay in the log, for members that lag a little.
+    pub snapshot_keep_entries: u64,
     /// Size of a log segment.
     pub segment_bytes: NonZeroU64,
     /// Threads that serve requests and run the protocol; the log has its own.
@@ -136,11 +150,18 @@ impl Default for Settings {
         Self {
             pre_vote: true,
             check_quorum: true,
+            lease_reads: false,
+            max_clock_drift_percent: 10,
+            failover_hint: false,
+            failover_step_ms: 10,
             conflict_hints: true,
             max_append_entries: some(4096),
             max_append_bytes: some(1024 * 1024),
             max_inflight_appends: some(64),
             commit_notice_ms: 1,
+            snapshot_entries: NonZeroU64::new(100_000).expect("not 0"),
+            snapshot_bytes: NonZeroU64::new(256 * 1024 * 1024).expect("not 0"),
+            snapshot_keep_entries: 5_000,
             segment_bytes: NonZeroU64::new(64 * 1024 * 1024).expect("not 0"),
             worker_threads: some(1),
             unsafe_no_fsync: false,

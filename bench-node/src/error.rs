@@ -10,6 +10,7 @@ use raft::Index;
 use crate::config::ConfigError;
 use crate::identity::IdentityError;
 use crate::kv::CommandError;
+use crate::snapshot::SnapshotError;
 use crate::wal::WalError;
 
 /// Ends the node; the command exits with 2. What caused it is in the text, not a source beside it,
@@ -35,6 +36,9 @@ pub enum NodeError {
     /// The log is damaged, or its disk failed.
     #[error(transparent)]
     Log(#[from] WalError),
+    /// A snapshot is damaged or missing, or its disk failed.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// What was recovered contradicts itself or the configuration.
     #[error("the recovered state cannot be used: {0}")]
     Raft(#[from] raft::ConfigError),

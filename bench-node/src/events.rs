@@ -78,5 +78,9 @@ fn reason(reason: Reason) -> &'static str {
         Reason::HigherTerm => "higher_term",
         Reason::LeaderHeard => "leader_heard",
         Reason::QuorumLost => "quorum_lost",
+        Reason::ConnectionLost => "connection_lost",
+        Reason::TransferReceived => "transfer_received",
+        Reason::TransferAborted => "transfer_aborted",
+        Reason::Removed => "removed",
     }
 }

@@ -1,11 +1,24 @@
 //! What the node tells Prometheus.
 //!
 //! Invariant: the five names of the dashboard stand exactly as the dashboard has them, and no
-//! metric is without its unit in its name. Counting on the way of a request is a few atomic
-//! additions; what can be asked for when scraped is not kept up to date in between.
+//! metric is without its unit in its name. Counting on the way of a request is a few additions; what
+//! can be asked for when scraped is not kept up to date in between.
+//!
+//! # The steps of a write
+//! Each is counted once for each write that got so far, by the member that proposed it:
+//!
+//! ```text
+//! arrival --queue--> proposal --+-- log: durable on the leader ---------+--> commit --apply--> store
+//!                               +-- replicate: acknowledged by others --+             --answer--> transport
+//! ```
+//!
+//! `log` and `replicate` run side by side, and `commit` is over when both are, or when followers
+//! enough for a majority without the leader have it. Queue, commit, apply and answer follow each
+//! other without a gap: together they are the time that a write spends in the leader.
 
 use std::time::Duration;
 
+use prometheus::local::LocalHistogram;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -20,12 +33,20 @@ const SECONDS: [f64; 20] = [
     0.015, 0.02, 0.035, 0.05, 0.1, 0.25, 1.0, 5.0,
 ];
 
+/// Bounds below those of [`SECONDS`], for the steps of a write that wait for no disk and no network.
+const SHORT_SECONDS: [f64; 3] = [0.000005, 0.00001, 0.00002];
+
 /// All metrics of one node.
 pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) leader_changes: IntCounter,
     sync_seconds: Histogram,
+    queue_seconds: Histogram,
+    log_seconds: Histogram,
+    replicate_seconds: Histogram,
     commit_seconds: Histogram,
+    apply_seconds: Histogram,
+    answer_seconds: Histogram,
     follower_lag: IntGaugeVec,
     term: IntGauge,
     is_leader: IntGauge,
@@ -36,10 +57,28 @@ pub(crate) struct Metrics {
     log_bytes: IntCounter,
     log_batches: IntCounter,
     pub(crate) log_entries: IntCounter,
+    pub(crate) snapshots_written: IntCounter,
+    pub(crate) snapshots_sent: IntCounter,
+    pub(crate) snapshots_received: IntCounter,
     pub(crate) peer_messages_sent: IntCounter,
     pub(crate) peer_messages_dropped: IntCounter,
     peer_connected: IntGaugeVec,
     resident_bytes: Gauge,
+}
+
+/// The steps of a write that the loop sees, for its thread alone: what it observes reaches `/metrics`
+/// when it is flushed, and costs no atomic operation until then.
+pub(crate) struct StepTimes {
+    /// From the arrival of a command to its proposal.
+    pub(crate) queue: LocalHistogram,
+    /// From the proposal until it is durable here.
+    pub(crate) log: LocalHistogram,
+    /// From the proposal until so many followers acknowledged it that the leader's own disk decides.
+    pub(crate) replicate: LocalHistogram,
+    /// From the proposal to its commit.
+    pub(crate) commit: LocalHistogram,
+    /// From the commit until the store holds it.
+    pub(crate) apply: LocalHistogram,
 }
 
 impl Metrics {
@@ -61,11 +100,15 @@ impl Metrics {
             registry.register(Box::new(gauge.clone())).expect("registered once");
             gauge
         };
-        let histogram = |name: &str, help: &str| {
-            let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        let histogram_over = |bounds: Vec<f64>, name: &str, help: &str| {
+            let options = HistogramOpts::new(name, help).buckets(bounds);
             let histogram = Histogram::with_opts(options).expect("ascending buckets");
             registry.register(Box::new(histogram.clone())).expect("registered once");
             histogram
+        };
+        let histogram = |name: &str, help: &str| histogram_over(SECONDS.to_vec(), name, help);
+        let step = |name: &str, help: &str| {
+            histogram_over([&SHORT_SECONDS[..], &SECONDS].concat(), name, help)
         };
         let resident_bytes =
             Gauge::new("process_resident_memory_bytes", "Resident memory of the process, in bytes")
@@ -80,9 +123,31 @@ impl Metrics {
                 "wal_fsync_duration_seconds",
                 "Time of one sync of the log, as its writer saw it",
             ),
+            queue_seconds: step(
+                "write_queue_seconds",
+                "From the arrival of a write in the API to its proposal, on the leader",
+            ),
+            log_seconds: step(
+                "write_log_seconds",
+                "From the proposal of a write until it is durable in the leader's own log",
+            ),
+            replicate_seconds: step(
+                "write_replicate_seconds",
+                "From the proposal of a write until as many followers hold it durably as a majority \
+                 needs beside the leader",
+            ),
             commit_seconds: histogram(
                 "commit_latency_seconds",
                 "From the proposal to its commit, on the leader",
+            ),
+            apply_seconds: step(
+                "write_apply_seconds",
+                "From the commit of a write until the leader's store holds it",
+            ),
+            answer_seconds: step(
+                "write_answer_seconds",
+                "From the moment that the leader's store holds a write until its answer is handed \
+                 to the transport",
             ),
             follower_lag: by_peer(
                 "follower_lag_entries",
@@ -100,6 +165,9 @@ impl Metrics {
             pending_proposals: gauge("pending_proposals", "Proposals that wait for their commit"),
             log_bytes: counter("wal_bytes_written_total", "Bytes written to the log"),
             log_batches: counter("wal_batches_total", "Batches written to the log, one sync each"),
+            snapshots_written: counter("snapshots_written_total", "Snapshots of the own state"),
+            snapshots_sent: counter("snapshots_sent_total", "Snapshots that a member took"),
+            snapshots_received: counter("snapshots_received_total", "Snapshots of a leader"),
             log_entries: counter("wal_entries_total", "Entries written to the log"),
             peer_messages_sent: counter(
                 "peer_messages_sent_total",
@@ -152,9 +220,29 @@ impl Metrics {
         self.sync_seconds.observe(appended.sync.as_secs_f64());
     }
 
-    /// From a proposal to its commit.
-    pub(crate) fn observe_commit(&self, latency: Duration) {
-        self.commit_seconds.observe(latency.as_secs_f64());
+    /// For the loop.
+    pub(crate) fn step_times(&self) -> StepTimes {
+        StepTimes {
+            queue: self.queue_seconds.local(),
+            log: self.log_seconds.local(),
+            replicate: self.replicate_seconds.local(),
+            commit: self.commit_seconds.local(),
+            apply: self.apply_seconds.local(),
+        }
+    }
+
+    /// From the store to the transport.
+    pub(crate) fn observe_answer(&self, took: Duration) {
+        self.answer_seconds.observe(took.as_secs_f64());
+    }
+}
+
+impl StepTimes {
+    /// Shows what was observed so far.
+    pub(crate) fn flush(&self) {
+        for times in [&self.queue, &self.log, &self.replicate, &self.commit, &self.apply] {
+            times.flush();
+        }
     }
 }
 

@@ -7,13 +7,13 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use raft::Recovered;
+use raft::{EntryId, Recovered};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::transport::Server;
@@ -29,8 +29,9 @@ use crate::events::{self, EventLog};
 use crate::identity::DataDir;
 use crate::kv::Store;
 use crate::metrics::Metrics;
-use crate::peers::{Acquaintance, Link, Outboxes, PeerService};
-use crate::wal::{self, GroupLog};
+use crate::peers::{Acquaintance, Depot, Link, Outboxes, PeerService};
+use crate::snapshot::{self, Snapshots};
+use crate::wal::{self, GroupLog, WalError};
 
 /// How long a node that stops waits for what is on its way.
 const GRACE: Duration = Duration::from_millis(500);
@@ -78,12 +79,20 @@ pub fn start<D: Disk>(
 ) -> Result<NodeHandle, NodeError> {
     let runtime = runtime(&config)?;
     let (stop, stopped) = oneshot::channel::<()>();
+    let (kill, killed) = oneshot::channel::<()>();
     let name = config.name.clone();
     let work = move || {
-        let result = runtime.block_on(serve(config, listeners, disk, async {
+        let serving = serve(config, listeners, disk, async {
             // A handle that was dropped stops its node, too.
             let _ = stopped.await;
-        }));
+        });
+        let result = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                Ok(()) = killed => Ok(()),
+                result = serving => result,
+            }
+        });
         runtime.shutdown_timeout(GRACE);
         result
     };
@@ -91,12 +100,13 @@ pub fn start<D: Disk>(
         .name(name)
         .spawn(work)
         .map_err(|error| NodeError::Runtime { what: "the node's thread", error: error.into() })?;
-    Ok(NodeHandle { stop, thread })
+    Ok(NodeHandle { stop, kill, thread })
 }
 
 /// A node that [`start`] started. Dropping it stops the node, without waiting.
 pub struct NodeHandle {
     stop: oneshot::Sender<()>,
+    kill: oneshot::Sender<()>,
     thread: JoinHandle<Result<(), NodeError>>,
 }
 
@@ -106,6 +116,15 @@ impl NodeHandle {
         // A node that ended by itself does not listen any more.
         let _ = self.stop.send(());
         self.thread.join().expect("the node does not panic")
+    }
+
+    /// Ends the node where it is, as `kill -9` does, and waits for its end. What its log's thread
+    /// had been given may still be written.
+    pub fn abort(self) {
+        // A node that ended by itself does not listen any more.
+        let _ = self.kill.send(());
+        // However it ended: nobody asked it to end well.
+        let _ = self.thread.join();
     }
 
     /// Whether the node ended by itself.
@@ -184,22 +203,34 @@ async fn serve<D: Disk>(
     let events = EventLog::new(&config);
     let metrics = Arc::new(Metrics::new());
     let incarnation = rand::random();
-    let data_dir = DataDir::open_on(disk.clone(), &config.data_dir, cluster_id, id, incarnation)?;
+    let mut data_dir =
+        DataDir::open_on(disk.clone(), &config.data_dir, cluster_id, id, incarnation)?;
     let (inputs, inputs_taken) = mpsc::unbounded_channel();
-    let (log, recovered) = open_log(&config, disk, &data_dir, &inputs, &metrics)?;
+    let log_failure = Arc::new(OnceLock::new());
+    let snapshots =
+        Snapshots::open(disk.clone(), &data_dir.snapshots_dir(), snapshot::Options::default())?;
+    let Opened { log, recovered, store } =
+        open_log(&config, disk, &data_dir, &snapshots, &inputs, &metrics, &log_failure)?;
+    if config.others().next().is_none() {
+        // Nobody else has to know a member that is alone. From here on its log must be there.
+        data_dir.set_introduced()?;
+    }
     let log = Arc::new(log);
-    let restored = Arc::new(AtomicBool::new(recovered.entries.is_empty()));
+    // A snapshot holds what is committed.
+    let recent = recovered.snapshot.last.index > 0 || recovered.entries.is_empty();
+    let restored = Arc::new(AtomicBool::new(recent));
     tracing::info!(
         node = config.name,
         term = recovered.hard_state.term,
-        last_index = recovered.entries.len(),
+        snapshot_index = recovered.snapshot.last.index,
+        last_index = recovered.snapshot.last.index + recovered.entries.len() as u64,
         unsafe_no_fsync = config.settings.unsafe_no_fsync,
         "started"
     );
 
     let (fatal, mut failures) = mpsc::unbounded_channel();
     let (view, seen_view) = watch::channel(View::default());
-    let store = Arc::new(RwLock::new(new_store(&config)));
+    let store = Arc::new(RwLock::new(with_bugs(&config, store)));
     let link = |member: &crate::config::Member| {
         let (name, address) = (member.name.clone(), member.peer.clone());
         Arc::new(Link::new(member.id, name, address, config.election_timeout))
@@ -224,7 +255,10 @@ async fn serve<D: Disk>(
         links: links.clone(),
         leader_patience: config.election_timeout * 3,
         admission: Admission::default(),
+        metrics: Arc::clone(&metrics),
     });
+
+    let depot = Depot::new(snapshots, links.clone(), id, inputs.clone(), Arc::clone(&metrics));
 
     let mut tasks = tokio::task::JoinSet::new();
     for link in &links {
@@ -235,7 +269,7 @@ async fn serve<D: Disk>(
         .add_routes(shared.client_routes())
         .serve_with_incoming_shutdown(incoming(listeners.client)?, ends(end.clone()));
     let peers = server()
-        .add_service(PeerService::server(Arc::clone(&us), links.clone()))
+        .add_service(PeerService::server(Arc::clone(&us), links.clone(), Arc::clone(&depot)))
         .add_service(shared.peer_service())
         .serve_with_incoming(incoming(listeners.peer)?);
     let scrapes = crate::scrape::serve(listeners.metrics, inputs.clone(), Arc::clone(&metrics))?;
@@ -253,6 +287,8 @@ async fn serve<D: Disk>(
         metrics,
         events,
         patience: REQUEST_PATIENCE + config.election_timeout * 2,
+        snapshots: depot,
+        settings: config.settings.clone(),
     };
     let mut driver = tokio::spawn(driver::run(raft_config(&config), recovered, parts));
     let result = tokio::select! {
@@ -286,7 +322,8 @@ async fn serve<D: Disk>(
     if tokio::time::timeout(GRACE, closed).await.is_err() {
         tracing::warn!("the disk stalls: what waits for it was not acknowledged, and is left");
     }
-    result
+    // It may have failed when the loop that listens had ended.
+    result.and_then(|()| log_failure.get().map_or(Ok(()), |error| Err(error.clone().into())))
 }
 
 /// Ends the loop where it is; a result that it has already counts.
@@ -298,13 +335,22 @@ async fn cancel(driver: tokio::task::JoinHandle<Result<(), NodeError>>) -> Resul
     }
 }
 
+/// What was found in the data directory.
+struct Opened {
+    log: wal::Writer,
+    recovered: Recovered<Bytes>,
+    store: Store,
+}
+
 fn open_log<D: Disk>(
     config: &Config,
     disk: D,
     data_dir: &DataDir<D>,
+    snapshots: &Snapshots<D>,
     inputs: &mpsc::UnboundedSender<Input>,
     metrics: &Arc<Metrics>,
-) -> Result<(wal::Writer, Recovered<Bytes>), NodeError> {
+    failure: &Arc<OnceLock<WalError>>,
+) -> Result<Opened, NodeError> {
     let options = wal::Options {
         segment_bytes: config.settings.segment_bytes.get(),
         unsafe_no_fsync: config.settings.unsafe_no_fsync,
@@ -313,34 +359,65 @@ fn open_log<D: Disk>(
         ..wal::Options::default()
     };
     let (log, mut groups) = wal::open(disk, &data_dir.wal_dir(), options)?;
-    let GroupLog { hard_state, entries, .. } = groups.remove(&DEFAULT_GROUP).unwrap_or_default();
+    let mut group = groups.remove(&DEFAULT_GROUP).unwrap_or_default();
+    let found = snapshots.load(DEFAULT_GROUP, group.base)?;
+    for damaged in &found.damaged {
+        tracing::error!(reason = damaged.to_string(), "snapshot not used");
+    }
+    let (snapshot, store) = match found.latest {
+        Some((snapshot, store)) => {
+            let last = snapshot.id.last_included;
+            group.rebase(last);
+            (raft::Snapshot { last, membership: snapshot.meta.membership }, store)
+        }
+        None => (founding(config), Store::default()),
+    };
+    let GroupLog { hard_state, entries, .. } = group;
     if let Some(cut) = log.cut() {
         let path = cut.path.display().to_string();
         tracing::warn!(path, offset = cut.offset, "cut a torn tail that was never acknowledged");
     }
     let (persisted, failed, metrics) = (inputs.clone(), inputs.clone(), Arc::clone(metrics));
+    let failure = Arc::clone(failure);
     let writer = wal::Writer::start(
         log,
         // The loop that listens ends before its log does, if at all.
         move |groups| {
             for (_, id) in groups {
-                drop(persisted.send(Input::Persisted(*id)));
+                drop(persisted.send(Input::Persisted(*id, Instant::now())));
             }
         },
-        move |error| drop(failed.send(Input::LogFailed(error))),
+        move |error| {
+            // It fails once.
+            let _ = failure.set(error.clone());
+            drop(failed.send(Input::LogFailed(error)));
+        },
         move |appended| metrics.observe_append(appended),
     )?;
-    Ok((writer, Recovered { hard_state, entries }))
+    let recovered = Recovered { hard_state, snapshot, entries };
+    Ok(Opened { log: writer, recovered, store })
+}
+
+/// Who founded the group: the members of the configuration, in the same order everywhere.
+fn founding(config: &Config) -> raft::Snapshot<Bytes> {
+    let mut voters: Vec<_> = config.members.iter().map(|member| member.id).collect();
+    voters.sort_unstable();
+    let (outgoing, learners, context) = (Vec::new(), Vec::new(), Bytes::new());
+    let membership = raft::Membership { voters, outgoing, learners, context };
+    raft::Snapshot { last: EntryId::default(), membership }
 }
 
 fn raft_config(config: &Config) -> raft::Config {
     let settings = &config.settings;
-    let voters = config.members.iter().map(|member| member.id).collect();
     raft::Config {
         election_timeout: config.election_timeout,
         heartbeat: config.heartbeat,
         pre_vote: settings.pre_vote,
         check_quorum: settings.check_quorum,
+        lease_reads: settings.lease_reads,
+        max_clock_drift_percent: settings.max_clock_drift_percent,
+        failover_hint: settings.failover_hint,
+        failover_step: Duration::from_millis(settings.failover_step_ms),
         conflict_hints: settings.conflict_hints,
         max_append_entries: settings.max_append_entries.get(),
         max_append_bytes: settings.max_append_bytes.get(),
@@ -348,18 +425,17 @@ fn raft_config(config: &Config) -> raft::Config {
         commit_notice: Duration::from_millis(settings.commit_notice_ms),
         #[cfg(feature = "seeded-bugs")]
         bug: settings.seeded_bug.and_then(crate::config::SeededBug::of_raft),
-        ..raft::Config::new(config.id(), voters, rand::random())
+        ..raft::Config::new(config.id(), rand::random())
     }
 }
 
 #[cfg(not(feature = "seeded-bugs"))]
-fn new_store(_: &Config) -> Store {
-    Store::default()
+fn with_bugs(_: &Config, store: Store) -> Store {
+    store
 }
 
 #[cfg(feature = "seeded-bugs")]
-fn new_store(config: &Config) -> Store {
-    let mut store = Store::default();
+fn with_bugs(config: &Config, mut store: Store) -> Store {
     if config.settings.seeded_bug == Some(crate::config::SeededBug::LoseAcknowledgedWrite) {
         store.lose_one_put_in(100);
     }

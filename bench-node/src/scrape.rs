@@ -13,7 +13,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::driver::Input;
+use crate::driver::{Input, Inspection};
 use crate::error::NodeError;
 use crate::metrics::Metrics;
 
@@ -44,13 +44,19 @@ pub(crate) fn serve(
 }
 
 async fn scrape(State(scraped): State<Scraped>) -> Response {
-    let (reply, answer) = oneshot::channel();
-    let asked = scraped.inputs.send(Input::Inspect(reply));
-    match answer.await {
-        Ok(inspection) if asked.is_ok() => {
+    match inspect(&scraped.inputs).await {
+        Some(inspection) => {
             let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
             (content_type, scraped.metrics.render(&inspection)).into_response()
         }
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "the node stops\n").into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the node stops\n").into_response(),
     }
+}
+
+/// `None` once the loop has ended.
+async fn inspect(inputs: &mpsc::UnboundedSender<Input>) -> Option<Inspection> {
+    let (reply, answer) = oneshot::channel();
+    // An input that cannot be sent comes back, with the reply in it: nobody may wait for that.
+    inputs.send(Input::Inspect(reply)).ok()?;
+    answer.await.ok()
 }

@@ -109,6 +109,19 @@ fn figures(a: &Summary, b: &Summary) -> Vec<Vec<String>> {
             String::new(),
         ]);
     }
+    for step in &a.write_steps {
+        let Some(other) = b.write_steps.iter().find(|other| other.step == step.step) else {
+            continue;
+        };
+        rows.push(vec![
+            format!("{} of a write, p99", step.step),
+            "ms".into(),
+            reading(step.p99_ms),
+            reading(other.p99_ms),
+            String::new(),
+            String::new(),
+        ]);
+    }
     let lost = |summary: &Summary| summary.checks.lost_writes.map_or(f64::NAN, |lost| lost as f64);
     let count_or_unknown =
         |lost: f64| if lost.is_nan() { "not known".to_owned() } else { count(lost) };

@@ -55,3 +55,18 @@ fn what_never_began_leaves_no_folder() {
         assert!(!bench.out().exists(), "{name} left its folder behind");
     }
 }
+
+#[cfg(feature = "seeded-bugs")]
+#[test]
+fn kills_that_do_nothing_make_a_soak_invalid() {
+    let bench = Bench::with(&profile(""));
+    let mut command = bench.command("soak", "bench-node");
+    command.args(["--rounds", "2", "--audit-every", "1", "--round-s", "3"]);
+    command.env("RAFTBENCH_SEEDED_BUG", "fault-does-nothing");
+    let output = command.output().expect("started");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(4), "{told}");
+    assert!(told.contains("round 1 did not bite") && told.contains("still runs"), "{told}");
+    let rounds = std::fs::read_to_string(bench.out().join("rounds.jsonl")).expect("rounds");
+    assert_eq!(rounds.lines().count(), 1, "it ends with the first that is not sound");
+}

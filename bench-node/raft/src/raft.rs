@@ -281,6 +281,17 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         }
     }
 
+    /// On a leader with followers: up to here they hold its log durably, as many of them as a
+    /// majority needs beside the leader. For measuring; what is committed is [`Status`]'s to tell.
+    pub fn replicated_index(&self) -> Option<Index> {
+        match &self.part {
+            Part::Leader(leading) if !leading.peers.is_empty() => {
+                Some(self.quorum_index(leading, self.log.last_index()))
+            }
+            _ => None,
+        }
+    }
+
     /// What a leader knows of its peers; empty on any other member.
     pub fn peers(&self) -> impl Iterator<Item = PeerStatus> + '_ {
         let peers = match &self.part {

@@ -237,12 +237,16 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         } else {
             self.durability.persisted_index()
         };
-        let index =
-            self.memberships.quorum.reached(|id| leading.of(id, own, |peer| peer.match_index));
+        let index = self.quorum_index(leading, own);
         let of_this_term = index >= leading.first_index || self.config.commits_any_term();
         if index > self.commit_index && of_this_term {
             self.commit_index = index;
         }
+    }
+
+    /// Up to here a quorum holds the log durably, if the leader itself does up to `own`.
+    pub(crate) fn quorum_index(&self, leading: &Leading, own: Index) -> Index {
+        self.memberships.quorum.reached(|id| leading.of(id, own, |peer| peer.match_index))
     }
 
     /// Answers reads whose round a quorum has echoed or that a lease covers, and starts the next

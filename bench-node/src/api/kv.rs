@@ -16,9 +16,10 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::forward::{Forwarded, forward};
+use super::reads::{self, LONG_BYTES, LONG_KEYS};
 use super::{Shared, no_leader, stopped};
 use crate::driver::{Input, Refusal};
-use crate::kv::{self, Command, KvError, MAX_REQUEST_BYTES, check};
+use crate::kv::{self, Command, KvError, MAX_REQUEST_BYTES, Store, check};
 
 /// How long to wait for news of a leader that could not be reached, or says that it does not lead.
 const SECOND_LOOK: Duration = Duration::from_millis(10);
@@ -55,6 +56,7 @@ impl KvService {
 
     /// Brings a request to the leader, and its answer back.
     async fn ask(&self, asked: Asked) -> Result<Answer, Status> {
+        let arrived = std::time::Instant::now();
         let data = match &asked {
             Asked::Command(command) => command.encode(),
             Asked::Range(_) | Asked::ReadTxn(_) => bytes::Bytes::new(),
@@ -70,14 +72,16 @@ impl KvService {
             match leader {
                 Some(leader) if leader == self.shared.id => {
                     let answer = match &asked {
-                        Asked::Command(_) => self.propose(data.clone()).await,
+                        Asked::Command(_) => self.propose(data.clone(), arrived).await,
                         Asked::Range(request) => self.read_range(request).await,
                         Asked::ReadTxn(request) => self.read_txn(request).await,
                     };
                     match answer {
                         Err(Refusal::NotLeader) => {}
+                        // A read changes nothing: whoever leads now may answer it.
+                        Err(Refusal::LeaderChanged) if !matches!(asked, Asked::Command(_)) => {}
                         Err(refusal) => return Err(refusal.into()),
-                        Ok(answer) => return answer.map_err(Status::from),
+                        Ok(answer) => return answer,
                     }
                 }
                 Some(leader) if self.forwards => {
@@ -110,12 +114,18 @@ impl KvService {
         }
     }
 
-    async fn propose(&self, data: bytes::Bytes) -> Result<Result<Answer, KvError>, Refusal> {
+    async fn propose(
+        &self,
+        data: bytes::Bytes,
+        arrived: std::time::Instant,
+    ) -> Result<Result<Answer, Status>, Refusal> {
         let (reply, outcome) = oneshot::channel();
-        let input = Input::Propose(data, reply);
+        let input = Input::Propose { data, arrived, reply };
         self.shared.inputs.send(input).map_err(|_| Refusal::Stopped)?;
-        let result = outcome.await.map_err(|_| Refusal::Stopped)??;
-        Ok(result.map(Answer::Command))
+        let applied = outcome.await.map_err(|_| Refusal::Stopped)??;
+        // What follows until the handler hands its answer over waits for nothing.
+        self.shared.metrics.observe_answer(applied.at.elapsed());
+        Ok(applied.result.map(Answer::Command).map_err(Status::from))
     }
 
     /// Waits until this member's store holds all that was committed when the request came.
@@ -125,15 +135,29 @@ impl KvService {
         outcome.await.map_err(|_| Refusal::Stopped)?
     }
 
-    async fn read_range(&self, request: &RangeRequest) -> Result<Result<Answer, KvError>, Refusal> {
+    async fn read_range(&self, request: &RangeRequest) -> Result<Result<Answer, Status>, Refusal> {
         self.catch_up().await?;
-        Ok(self.shared.read_store(|store| store.range(request)).map(Answer::Range))
+        Ok(self.range_here(request.clone()).await.map(Answer::Range))
     }
 
-    async fn read_txn(&self, request: &TxnRequest) -> Result<Result<Answer, KvError>, Refusal> {
+    async fn read_txn(&self, request: &TxnRequest) -> Result<Result<Answer, Status>, Refusal> {
         self.catch_up().await?;
-        let result = self.shared.read_store(|store| store.read_txn(request));
-        Ok(result.map(|response| Answer::Command(kv::Response::Txn(response))))
+        let response = self.txn_here(request.clone()).await;
+        Ok(response.map(|response| Answer::Command(kv::Response::Txn(response))))
+    }
+
+    /// Answers from this member's store as it is.
+    async fn range_here(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+        let is_long = |store: &Store| store.is_longer(&request, LONG_KEYS, LONG_BYTES);
+        let asked = request.clone();
+        Ok(self.shared.read_long(is_long, move |store| store.range(&asked)).await??)
+    }
+
+    /// The same for a transaction that only reads.
+    async fn txn_here(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
+        let is_long = |store: &Store| store.is_longer_txn(&request, LONG_KEYS, LONG_BYTES);
+        let asked = request.clone();
+        Ok(self.shared.read_long(is_long, move |store| store.read_txn(&asked)).await??)
     }
 
     async fn command(&self, command: Command) -> Result<kv::Response, Status> {
@@ -161,15 +185,16 @@ impl Kv for KvService {
     ) -> Result<Response<RangeResponse>, Status> {
         let request = request.into_inner();
         check::range(&request)?;
-        let response = if request.serializable && self.shared.restored() {
-            self.shared.read_store(|store| store.range(&request))?
+        let mut response = if request.serializable && self.shared.restored() {
+            self.range_here(request).await?
         } else {
             match self.ask(Asked::Range(request)).await? {
                 Answer::Range(response) => response,
                 Answer::Command(_) => return Err(mismatch()),
             }
         };
-        self.answer(response, |response| &mut response.header)
+        self.shared.complete(&mut response.header);
+        reads::hand_over(response).await
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
@@ -201,14 +226,14 @@ impl Kv for KvService {
         let answer = if !kv::is_read_only(&request) {
             self.ask(Asked::Command(Command::Txn(request))).await?
         } else if kv::is_serializable(&request) && self.shared.restored() {
-            let response = self.shared.read_store(|store| store.read_txn(&request))?;
-            Answer::Command(kv::Response::Txn(response))
+            Answer::Command(kv::Response::Txn(self.txn_here(request).await?))
         } else {
             self.ask(Asked::ReadTxn(request)).await?
         };
         match answer {
-            Answer::Command(kv::Response::Txn(response)) => {
-                self.answer(response, |response| &mut response.header)
+            Answer::Command(kv::Response::Txn(mut response)) => {
+                self.shared.complete(&mut response.header);
+                reads::hand_over(response).await
             }
             _ => Err(mismatch()),
         }

@@ -7,11 +7,19 @@ use std::sync::Arc;
 
 use api::etcdserverpb as pb;
 use api::etcdserverpb::maintenance_server::Maintenance;
-use tokio_stream::Empty;
+use raft::TransferError;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Shared;
+use super::forward::NOT_LEADER;
+use super::{Shared, no_leader, reads, stopped};
+use crate::driver::{Input, TransferRefusal};
 use crate::kv::Store;
+use crate::snapshot::{self, SavedStream};
+
+/// Pieces of a snapshot that wait for the client.
+const QUEUED_PIECES: usize = 16;
 
 /// What `etcdctl endpoint status` shows: the etcd version whose behaviour this is, and whose.
 const VERSION: &str = concat!("3.4.23-raftbench.", env!("CARGO_PKG_VERSION"));
@@ -85,7 +93,8 @@ impl Maintenance for MaintenanceService {
         &self,
         _: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
-        let (hash, revision) = self.shared.read_store(|store| (store.hash(), store.revision()));
+        let hash = |store: &Store| (store.hash(), store.revision());
+        let (hash, revision) = reads::apart(Arc::clone(&self.shared.store), hash).await?;
         let mut header = Some(pb::ResponseHeader { revision, ..Default::default() });
         self.shared.complete(&mut header);
         Ok(Response::new(pb::HashResponse { header, hash }))
@@ -96,10 +105,12 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let asked = request.get_ref().revision;
-        let (hash, revision, compact_revision) = self.shared.read_store(|store| {
+        let hash = move |store: &Store| {
             store.check_revision(asked)?;
             Ok::<_, Status>((store.hash(), store.revision(), store.compacted_revision()))
-        })?;
+        };
+        let (hash, revision, compact_revision) =
+            reads::apart(Arc::clone(&self.shared.store), hash).await??;
         let mut header = Some(pb::ResponseHeader { revision, ..Default::default() });
         self.shared.complete(&mut header);
         Ok(Response::new(pb::HashKvResponse {
@@ -110,19 +121,58 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    type SnapshotStream = Empty<Result<pb::SnapshotResponse, Status>>;
+    type SnapshotStream = ReceiverStream<Result<pb::SnapshotResponse, Status>>;
 
+    /// The state as it is, in this node's own format, with the digest that `etcdctl snapshot save`
+    /// looks for.
     async fn snapshot(
         &self,
         _: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(Status::unimplemented("bench-node cannot send a snapshot yet"))
+        let (reply, frozen) = oneshot::channel();
+        self.shared.inputs.send(Input::Freeze(reply)).map_err(|_| stopped())?;
+        let (meta, frozen) = frozen.await.map_err(|_| no_leader())?;
+        let (pieces, stream) = mpsc::channel(QUEUED_PIECES);
+        tokio::task::spawn_blocking(move || {
+            for blob in SavedStream::new(meta, frozen, &snapshot::Options::default()) {
+                let piece = pb::SnapshotResponse { blob, ..Default::default() };
+                if pieces.blocking_send(Ok(piece)).is_err() {
+                    return; // The client is gone.
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
+    /// As etcd's: to be asked of the leader, and answered once the target leads.
     async fn move_leader(
         &self,
-        _: Request<pb::MoveLeaderRequest>,
+        request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        Err(Status::unimplemented("bench-node cannot move its leader yet"))
+        let (reply, outcome) = oneshot::channel();
+        let target = request.get_ref().target_id;
+        self.shared.inputs.send(Input::Transfer(target, reply)).map_err(|_| stopped())?;
+        match outcome.await.map_err(|_| stopped())? {
+            Ok(()) => Ok(Response::new(pb::MoveLeaderResponse { header: self.header() })),
+            Err(refusal) => Err(transfer_status(refusal)),
+        }
+    }
+}
+
+/// In etcd's words.
+fn transfer_status(refusal: TransferRefusal) -> Status {
+    match refusal {
+        TransferRefusal::Refused(TransferError::NotLeader { .. }) => {
+            Status::failed_precondition(NOT_LEADER)
+        }
+        TransferRefusal::Refused(TransferError::NotAVoter(_)) => {
+            Status::failed_precondition("etcdserver: bad leader transferee")
+        }
+        TransferRefusal::Refused(TransferError::UnderWay) => Status::unavailable(
+            "etcdserver: another transfer of leadership or change of members is under way",
+        ),
+        TransferRefusal::Failed => {
+            Status::unavailable("etcdserver: request timed out, leader transfer took too long")
+        }
     }
 }

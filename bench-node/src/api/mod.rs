@@ -15,8 +15,10 @@
 
 mod cluster;
 mod forward;
+mod grpc;
 mod kv;
 mod maintenance;
+mod reads;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
@@ -29,6 +31,7 @@ use api::etcdserverpb::maintenance_server::MaintenanceServer;
 use axum::http::Uri;
 use axum::response::Response;
 use cluster::ClusterService;
+use grpc::AsEtcd;
 use maintenance::MaintenanceService;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
@@ -37,6 +40,7 @@ use tonic::service::Routes;
 use crate::config::Member;
 use crate::driver::{Input, Inspection, Refusal, View};
 use crate::kv::{MAX_REQUEST_BYTES, Store};
+use crate::metrics::Metrics;
 use crate::peers::Link;
 
 pub(crate) use kv::KvService;
@@ -71,28 +75,38 @@ pub(crate) struct Shared {
     pub leader_patience: Duration,
     /// Requests on their way.
     pub admission: Admission,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Shared {
     /// What clients call: all services, and an answer for those that are not there.
     pub(crate) fn client_routes(self: &Arc<Self>) -> Routes {
         let mut routes = Routes::new(Self::kv_server(KvService::for_clients(Arc::clone(self))))
-            .add_service(ClusterServer::new(ClusterService::new(Arc::clone(self))))
-            .add_service(MaintenanceServer::new(MaintenanceService::new(Arc::clone(self))));
+            .add_service(AsEtcd(
+                ClusterServer::new(ClusterService::new(Arc::clone(self)))
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            ))
+            .add_service(AsEtcd(
+                MaintenanceServer::new(MaintenanceService::new(Arc::clone(self)))
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            ));
         let router = routes.axum_router_mut();
         *router = std::mem::take(router).fallback(not_served);
         routes
     }
 
     /// What the other members call: requests that they forward.
-    pub(crate) fn peer_service(self: &Arc<Self>) -> KvServer<KvService> {
+    pub(crate) fn peer_service(self: &Arc<Self>) -> AsEtcd<KvServer<KvService>> {
         Self::kv_server(KvService::for_peers(Arc::clone(self)))
     }
 
-    fn kv_server(service: KvService) -> KvServer<KvService> {
-        KvServer::new(service)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(usize::MAX)
+    fn kv_server(service: KvService) -> AsEtcd<KvServer<KvService>> {
+        AsEtcd(
+            KvServer::new(service)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(usize::MAX),
+        )
     }
 
     /// Fills in what every header of this member has; the revision is kept where there is one.
@@ -106,8 +120,24 @@ impl Shared {
         }
     }
 
+    /// For what takes no time.
     fn read_store<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
         read(&self.store.read().expect("nobody panics holding the store"))
+    }
+
+    /// On a thread of its own where the store says that it would take long.
+    async fn read_long<T: Send + 'static>(
+        &self,
+        is_long: impl FnOnce(&Store) -> bool,
+        read: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        {
+            let store = self.store.read().expect("nobody panics holding the store");
+            if !is_long(&store) {
+                return Ok(read(&store));
+            }
+        }
+        reads::apart(Arc::clone(&self.store), read).await
     }
 
     /// Whether this member may answer from its store as it is.

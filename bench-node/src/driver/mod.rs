@@ -9,6 +9,10 @@
 //! the requests that were read from the sockets together are proposed together.
 
 mod proposals;
+mod snapshots;
+mod steps;
+#[cfg(test)]
+mod tests;
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,19 +20,27 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use raft::{Entry, Event, Index, Message, NodeId, Payload, Raft, ReadOutcome, Role, Status, Term};
+use raft::{
+    Entry, EntryId, Event, Index, Message, NodeId, Payload, ProposeError, Raft, ReadOutcome,
+    Reason, Role, Status, Term, TransferError,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
 use crate::DEFAULT_GROUP;
+use crate::config::Settings;
 use crate::error::NodeError;
 use crate::events::EventLog;
-use crate::kv::{Command, Store};
+use crate::kv::{Command, Frozen, KvError, Response, Store};
 use crate::metrics::Metrics;
 use crate::peers::Outboxes;
+use crate::snapshot::{SnapshotError, SnapshotMeta};
 use crate::wal::{self, WalError};
-pub(crate) use proposals::{OutcomeSender, ReadSender, Refusal};
+pub(crate) use proposals::{Applied, OutcomeSender, ReadSender, Refusal};
 use proposals::{Proposals, Reads};
+use snapshots::Snapshots;
+pub(crate) use snapshots::{ReceivedSnapshot, SnapshotRoom};
+use steps::Steps;
 
 /// Taken in within one turn, at most, so that heartbeats are never far.
 const MAX_INPUTS_PER_TURN: usize = 4096;
@@ -36,21 +48,49 @@ const MAX_INPUTS_PER_TURN: usize = 4096;
 /// What the loop takes in.
 pub(crate) enum Input {
     /// A command of a client.
-    Propose(Bytes, OutcomeSender),
+    Propose {
+        /// Encoded.
+        data: Bytes,
+        /// When it reached the API.
+        arrived: Instant,
+        /// Who waits for it.
+        reply: OutcomeSender,
+    },
     /// A linearizable read of a client.
     Read(ReadSender),
     /// From the peers.
     Messages(Vec<Message<Bytes>>),
-    /// This write of the log, and all before it, are durable.
-    Persisted(u64),
+    /// This write of the log, and all before it, are durable since then.
+    Persisted(u64, Instant),
     /// A write of the log failed; nobody knows what reached the disk.
     LogFailed(WalError),
     /// A majority of the other members knows this member: it may take part.
     Introduced,
+    /// The connection to this peer broke.
+    ConnectionLost(NodeId),
+    /// Hand leadership to this member; answered once it leads, or will not.
+    Transfer(NodeId, oneshot::Sender<Result<(), TransferRefusal>>),
+    /// The state of this moment, for who wants all of it.
+    Freeze(oneshot::Sender<(SnapshotMeta, Frozen)>),
+    /// Writing a snapshot ended: where the snapshot ends.
+    SnapshotWritten(Result<Index, SnapshotError>),
+    /// Sending a snapshot ended, well or not.
+    SnapshotSent(NodeId),
+    /// A snapshot came from a leader.
+    SnapshotReceived(Box<ReceivedSnapshot>),
     /// Where does this member stand?
     Inspect(oneshot::Sender<Inspection>),
     /// Answer what is on its way, take nothing more, and end.
     Stop,
+}
+
+/// Why leadership was not handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TransferRefusal {
+    /// Not begun.
+    Refused(TransferError),
+    /// Begun, and not ended in time, or with another leader.
+    Failed,
 }
 
 /// Where a member stands, for metrics and status.
@@ -109,6 +149,10 @@ pub(crate) struct Parts {
     pub events: EventLog,
     /// How long a request may wait for its commit.
     pub patience: Duration,
+    /// Writes and sends snapshots.
+    pub snapshots: Arc<dyn SnapshotRoom>,
+    /// When to take them.
+    pub settings: Settings,
 }
 
 /// Waits until this member may take part, then runs it until it is told to stop, or its log fails.
@@ -124,19 +168,42 @@ pub(crate) async fn run(
             Some(Input::Introduced) => break,
             Some(Input::Stop) | None => return Ok(()),
             Some(Input::LogFailed(error)) => return Err(NodeError::Log(error)),
-            Some(Input::Propose(_, reply)) => drop(reply.send(Err(Refusal::NotLeader))),
+            Some(Input::Propose { reply, .. }) => drop(reply.send(Err(Refusal::NotLeader))),
             Some(Input::Read(reply)) => drop(reply.send(Err(Refusal::NotLeader))),
             Some(Input::Inspect(reply)) => drop(reply.send(Inspection::unstarted())),
-            Some(Input::Messages(_) | Input::Persisted(_)) => {}
+            Some(Input::Transfer(_, reply)) => {
+                let refusal = TransferRefusal::Refused(TransferError::NotLeader { leader: None });
+                drop(reply.send(Err(refusal)));
+            }
+            Some(
+                Input::Messages(_)
+                | Input::Persisted(..)
+                | Input::ConnectionLost(_)
+                | Input::Freeze(_)
+                | Input::SnapshotWritten(_)
+                | Input::SnapshotSent(_)
+                | Input::SnapshotReceived(_),
+            ) => {}
         }
     }
     let origin = Instant::now();
+    let (id, applied) = (config.id, recovered.snapshot.last);
     let raft = Raft::new(config, recovered, Duration::ZERO)?;
+    let Parts { snapshots, settings, .. } = &parts;
+    let snapshots = Snapshots::new(Arc::clone(snapshots), settings, applied.index);
+    let steps = Steps::new(parts.metrics.step_times());
     Driver {
         raft,
         origin,
         parts,
-        applied_index: 0,
+        steps,
+        answers: Vec::new(),
+        id,
+        applied,
+        snapshots,
+        held: Vec::new(),
+        transfer: None,
+        handing_over: false,
         proposals: Proposals::default(),
         reads: Reads::default(),
         last_leader: None,
@@ -150,7 +217,19 @@ struct Driver {
     /// The protocol's time counts from here.
     origin: Instant,
     parts: Parts,
-    applied_index: Index,
+    steps: Steps,
+    /// Of the writes that are being applied; empty between turns.
+    answers: Vec<(OutcomeSender, Result<Response, KvError>)>,
+    id: NodeId,
+    /// The last entry that was applied.
+    applied: EntryId,
+    snapshots: Snapshots,
+    /// Proposals that wait for the end of a transfer of leadership.
+    held: Vec<(Bytes, Instant, OutcomeSender)>,
+    /// Who waits for that end.
+    transfer: Option<(NodeId, oneshot::Sender<Result<(), TransferRefusal>>)>,
+    /// Whether leadership was being handed over at the end of the last turn.
+    handing_over: bool,
     proposals: Proposals,
     reads: Reads,
     /// The last one that was seen to lead, and its term.
@@ -163,7 +242,7 @@ impl Driver {
         let mut stopping = false;
         self.turn(Instant::now())?;
         let mut alarm = pin!(sleep_until(self.deadline()));
-        while !stopping || self.proposals.len() > 0 {
+        while !stopping || self.proposals.len() > 0 || self.raft.is_transferring() {
             // Under load the deadline moves away with every append: an alarm that rings early now
             // and then costs less than one that is set anew each turn.
             if self.deadline() < alarm.deadline() || alarm.is_elapsed() {
@@ -187,7 +266,11 @@ impl Driver {
                 taken_in.push(input);
             }
             let now = Instant::now();
-            stopping |= self.take_in(now, taken_in.drain(..), stopping)?;
+            let stop = self.take_in(now, taken_in.drain(..), stopping)?;
+            if stop && !stopping {
+                self.hand_over();
+            }
+            stopping |= stop;
             self.turn(now)?;
         }
         self.reads.refuse_all(Refusal::Stopped);
@@ -208,30 +291,64 @@ impl Driver {
     ) -> Result<bool, NodeError> {
         let raft_now = now - self.origin;
         let mut stop = false;
-        let mut persisted = None;
+        // The first and the last; all of one turn lie side by side.
+        let mut proposed: Option<(Index, Index)> = None;
         let mut reads = Vec::new();
         for input in inputs {
             match input {
-                Input::Propose(_, reply) if stopping => drop(reply.send(Err(Refusal::Stopped))),
-                Input::Propose(data, reply) => match self.raft.propose(data) {
-                    Ok((term, index)) => self.proposals.add(term, index, now, reply),
-                    Err(_) => drop(reply.send(Err(Refusal::NotLeader))),
-                },
+                Input::Propose { reply, .. } if stopping => {
+                    drop(reply.send(Err(Refusal::Stopped)));
+                }
+                Input::Propose { data, arrived, reply } => {
+                    if let Some(index) = self.propose(data, arrived, now, reply) {
+                        proposed = Some((proposed.map_or(index, |(first, _)| first), index));
+                    }
+                }
                 Input::Read(reply) => reads.push(reply),
                 Input::Messages(messages) => {
                     for message in messages {
                         self.raft.receive(raft_now, message);
                     }
                 }
-                Input::Persisted(id) => persisted = Some(id),
+                Input::Persisted(id, at) => {
+                    self.raft.persisted(id);
+                    self.steps.logged(self.raft.status().persisted_index, at);
+                }
                 Input::LogFailed(error) => return Err(NodeError::Log(error)),
                 Input::Introduced => {}
-                Input::Inspect(reply) => drop(reply.send(self.inspect())),
+                Input::ConnectionLost(peer) => self.raft.connection_lost(raft_now, peer),
+                Input::Transfer(to, reply) => match self.raft.transfer(to) {
+                    Ok(()) if to == self.id => drop(reply.send(Ok(()))),
+                    Ok(()) => self.transfer = Some((to, reply)),
+                    Err(error) => drop(reply.send(Err(TransferRefusal::Refused(error)))),
+                },
+                Input::Freeze(reply) => drop(reply.send(self.freeze())),
+                Input::SnapshotWritten(written) => {
+                    if let Err(error) = &written {
+                        // The log goes on growing; the next one may succeed.
+                        tracing::error!(reason = error.to_string(), "snapshot not written");
+                    }
+                    self.snapshots.written(written.ok());
+                }
+                Input::SnapshotSent(to) => {
+                    self.snapshots.sent(to);
+                    self.raft.snapshot_ended(to);
+                }
+                Input::SnapshotReceived(received) => {
+                    let ReceivedSnapshot { from, term, snapshot, store } = *received;
+                    self.snapshots.receive(snapshot.last, store);
+                    let body = raft::Body::InstallSnapshot(snapshot);
+                    self.raft.receive(raft_now, Message { from, to: self.id, term, body });
+                }
+                Input::Inspect(reply) => {
+                    self.steps.flush();
+                    drop(reply.send(self.inspect()));
+                }
                 Input::Stop => stop = true,
             }
         }
-        if let Some(id) = persisted {
-            self.raft.persisted(id);
+        if let Some((first, last)) = proposed {
+            self.steps.proposed(first, last, now);
         }
         if !reads.is_empty() {
             let context = self.reads.add(now, reads);
@@ -242,10 +359,78 @@ impl Driver {
         Ok(stop)
     }
 
+    /// The index that a proposal got, if it was taken.
+    fn propose(
+        &mut self,
+        data: Bytes,
+        arrived: Instant,
+        now: Instant,
+        reply: OutcomeSender,
+    ) -> Option<Index> {
+        // Cheap: the bytes are shared.
+        match self.raft.propose(data.clone()) {
+            Ok((term, index)) => {
+                self.proposals.add(term, index, now, reply);
+                self.steps.dequeued(arrived, now);
+                return Some(index);
+            }
+            Err(ProposeError::Transferring) => self.held.push((data, arrived, reply)),
+            Err(ProposeError::NotLeader(_)) => drop(reply.send(Err(Refusal::NotLeader))),
+        }
+        None
+    }
+
+    /// A leader that stops hands over first, if there is anyone.
+    fn hand_over(&mut self) {
+        if let Some(successor) = self.raft.best_successor() {
+            // If it cannot, the others have their timeouts.
+            let _ = self.raft.transfer(successor);
+        }
+    }
+
+    /// What was held during a transfer is proposed, or refused so that it is brought to the new
+    /// leader.
+    fn release_held(&mut self, now: Instant) {
+        if self.raft.is_transferring() {
+            return;
+        }
+        let mut indexes = Vec::new();
+        for (data, arrived, reply) in std::mem::take(&mut self.held) {
+            indexes.extend(self.propose(data, arrived, now, reply));
+        }
+        if let (Some(first), Some(last)) = (indexes.first(), indexes.last()) {
+            self.steps.proposed(*first, *last, now);
+        }
+    }
+
+    /// The state as it is applied now, and what it is of.
+    fn freeze(&self) -> (SnapshotMeta, Frozen) {
+        let frozen = self.parts.store.read().expect("nobody panics holding the store").freeze();
+        let meta = SnapshotMeta {
+            group: DEFAULT_GROUP,
+            last_included: self.applied,
+            membership: self.raft.membership_at(self.applied.index).clone(),
+            store: frozen.header(),
+        };
+        (meta, frozen)
+    }
+
+    fn keep_log_short(&mut self) {
+        if self.snapshots.is_due(self.applied.index) {
+            let (meta, frozen) = self.freeze();
+            self.snapshots.write(meta, frozen);
+        }
+        if let Some(index) = self.snapshots.cut(self.raft.base().index, self.applied.index) {
+            self.raft.compact(index);
+        }
+    }
+
     /// Asks the protocol what to do, and does it.
     fn turn(&mut self, now: Instant) -> Result<(), NodeError> {
         let raft_now = now - self.origin;
         self.raft.tick(raft_now);
+        self.release_held(now);
+        self.keep_log_short();
         let effects = self.raft.ready(raft_now);
         if let Some(write) = effects.write {
             self.parts.metrics.log_entries.inc_by(write.entries.len() as u64);
@@ -253,7 +438,15 @@ impl Driver {
             let _ = self.parts.log.submit(DEFAULT_GROUP, write);
         }
         self.parts.outboxes.send(effects.messages);
-        self.apply(now, effects.committed)?;
+        self.steps.replicated(self.raft.replicated_index(), now);
+        if let Some(snapshot) = effects.restore {
+            self.restore(snapshot.last);
+        }
+        self.snapshots.forget_received();
+        self.apply(effects.committed)?;
+        for to in effects.snapshots {
+            self.snapshots.send(to, self.raft.status().term);
+        }
         for outcome in effects.reads {
             match outcome {
                 ReadOutcome::Ready { context, index } => self.reads.confirmed(context, index),
@@ -262,45 +455,75 @@ impl Driver {
                 }
             }
         }
-        self.reads.applied(self.applied_index);
+        self.reads.applied(self.applied.index);
         for event in effects.events {
             self.tell(event);
         }
+        self.handing_over = self.raft.is_transferring();
         let expired = self.proposals.expire(now, self.parts.patience);
         self.parts.metrics.proposals_failed.inc_by(expired);
         self.reads.expire(now, self.parts.patience);
         Ok(())
     }
 
-    fn apply(&mut self, now: Instant, committed: Vec<Entry<Bytes>>) -> Result<(), NodeError> {
+    fn restore(&mut self, last: EntryId) {
+        let restored = self.snapshots.restore(last);
+        *self.parts.store.write().expect("nobody panics holding the store") = restored;
+        self.applied = last;
+        self.parts.restored.store(true, Ordering::Relaxed);
+        // What became of them is in the snapshot, and cannot be told from it.
+        let refused = self.proposals.refuse_all(Refusal::LeaderChanged);
+        self.parts.metrics.proposals_failed.inc_by(refused);
+        tracing::info!(index = last.index, "snapshot restored");
+    }
+
+    fn apply(&mut self, committed: Vec<Entry<Bytes>>) -> Result<(), NodeError> {
         if committed.is_empty() {
             return Ok(());
         }
+        let committed_at = Instant::now();
         let mut store = self.parts.store.write().expect("nobody panics holding the store");
         for entry in committed {
             let waiting = self.proposals.committed(entry.term, entry.index);
             if let Payload::Data(data) = entry.payload {
+                self.snapshots.applied(data.len());
                 let command = Command::decode(data)
                     .map_err(|error| NodeError::Command { index: entry.index, error })?;
                 let result = store.apply(command);
                 if let Some((proposed_at, reply)) = waiting {
-                    self.parts.metrics.observe_commit(now.saturating_duration_since(proposed_at));
-                    // The client may have given up; the command is applied all the same.
-                    let _ = reply.send(Ok(result));
+                    self.steps.committed(proposed_at, committed_at);
+                    self.answers.push((reply, result));
                 }
             }
-            self.applied_index = entry.index;
+            self.applied = EntryId { index: entry.index, term: entry.term };
         }
         // The store's lock is what orders it with the reads.
         self.parts.restored.store(true, Ordering::Relaxed);
+        drop(store);
+        let applied_at = Instant::now();
+        self.steps.applied(self.answers.len(), committed_at, applied_at);
+        for (reply, result) in self.answers.drain(..) {
+            // The client may have given up; the command is applied all the same.
+            let _ = reply.send(Ok(Applied { result, at: applied_at }));
+        }
         Ok(())
     }
 
     fn tell(&mut self, event: Event) {
         self.parts.events.leadership(&event);
         if event.role != Role::Leader {
-            let refused = self.proposals.refuse_all(Refusal::LeaderChanged);
-            self.parts.metrics.proposals_failed.inc_by(refused);
+            self.steps.forget();
+            // After an orderly transfer the new leader has all of them, and they are answered as
+            // they are applied here.
+            if !self.handing_over {
+                let refused = self.proposals.refuse_all(Refusal::LeaderChanged);
+                self.parts.metrics.proposals_failed.inc_by(refused);
+            }
+        }
+        let aborted = event.reason == Reason::TransferAborted;
+        if let Some((to, reply)) = self.transfer.take_if(|_| aborted || event.leader.is_some()) {
+            let taken = !aborted && event.leader == Some(to);
+            let _ = reply.send(if taken { Ok(()) } else { Err(TransferRefusal::Failed) });
         }
         let leader = event.leader.map(|leader| (event.term, leader));
         if leader.is_some() && leader != self.last_leader {
@@ -318,7 +541,7 @@ impl Driver {
         };
         Inspection {
             status,
-            applied_index: self.applied_index,
+            applied_index: self.applied.index,
             pending_proposals: self.proposals.len(),
             follower_lag: self.raft.peers().map(lag).collect(),
         }

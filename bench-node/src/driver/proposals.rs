@@ -24,8 +24,16 @@ pub enum Refusal {
     Stopped,
 }
 
+/// A proposal that was committed, and applied here.
+pub(crate) struct Applied {
+    /// What the store made of it.
+    pub result: Result<Response, KvError>,
+    /// Since when the store holds it.
+    pub at: Instant,
+}
+
 /// What a proposal comes to.
-pub(super) type Outcome = Result<Result<Response, KvError>, Refusal>;
+pub(super) type Outcome = Result<Applied, Refusal>;
 /// Tells a proposer.
 pub(crate) type OutcomeSender = oneshot::Sender<Outcome>;
 /// Tells a reader that the store is recent enough.

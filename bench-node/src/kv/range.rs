@@ -35,6 +35,19 @@ impl Store {
         one.into_iter().chain(many.into_iter().flatten())
     }
 
+    /// Whether a read looks at more than so many keys, or answers with more than so many bytes.
+    pub fn is_longer(&self, request: &RangeRequest, keys: usize, bytes: usize) -> bool {
+        if request.range_end.is_empty() {
+            return false;
+        }
+        let (mut seen, mut sum) = (0, 0);
+        self.select(&request.key, &request.range_end).any(|(key, record)| {
+            seen += 1;
+            sum += key.len() + record.value.len();
+            seen > keys || sum > bytes
+        })
+    }
+
     /// Answers a read whose revision was checked; `revision` is what its header says.
     pub(super) fn read_range(&self, request: &RangeRequest, revision: i64) -> RangeResponse {
         let header = Some(revision_header(revision));

@@ -48,6 +48,23 @@ impl Store {
         Ok(TxnResponse { header, succeeded: path.succeeded, responses })
     }
 
+    /// Whether a transaction for which [`is_read_only`] holds looks at more than so many keys, or
+    /// answers with more than so many bytes: judged by an equal share for each of its parts.
+    pub fn is_longer_txn(&self, request: &TxnRequest, keys: usize, bytes: usize) -> bool {
+        let parts = request.compare.len() + request.success.len().max(request.failure.len());
+        let (keys, bytes) = (keys / parts.max(1), bytes / parts.max(1));
+        let is_long = |op: &RequestOp| match &op.request {
+            Some(Request::RequestRange(range)) => self.is_longer(range, keys, bytes),
+            _ => false,
+        };
+        let is_long_compare = |compare: &Compare| {
+            !compare.range_end.is_empty()
+                && self.select(&compare.key, &compare.range_end).nth(keys).is_some()
+        };
+        request.success.iter().chain(&request.failure).any(is_long)
+            || request.compare.iter().any(is_long_compare)
+    }
+
     pub(super) fn apply_txn(&mut self, request: TxnRequest) -> Result<TxnResponse, KvError> {
         let path = Path::choose(self, &request);
         self.check_puts(&request, &path)?;

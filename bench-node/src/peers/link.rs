@@ -16,6 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use super::{Acquaintance, WINDOW_BYTES, service};
+use crate::driver::Input;
 use crate::error::NodeError;
 use crate::identity::IdentityError;
 
@@ -42,6 +43,9 @@ struct Up {
     batches: mpsc::Sender<PeerBatch>,
     channel: Channel,
 }
+
+/// Why there is no connection.
+pub(super) struct NoConnection(pub(super) String);
 
 enum Lost {
     /// The peer knows us by another data directory; it says so.
@@ -86,6 +90,21 @@ impl Link {
         })
     }
 
+    /// The peer's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A connection beside the link's, for what is large.
+    pub(super) async fn connect_apart(&self) -> Result<Channel, NoConnection> {
+        let no_connection = |lost| match lost {
+            Lost::Down(reason) => NoConnection(reason),
+            _ => NoConnection("the address cannot be used".to_owned()),
+        };
+        let endpoint = self.endpoint().map_err(no_connection)?;
+        endpoint.connect().await.map_err(|error| NoConnection(full(&error)))
+    }
+
     /// The connection, for requests that are forwarded; `None` while it is down.
     pub(crate) fn channel(&self) -> Option<Channel> {
         let up = self.up.lock().expect("never held across a panic");
@@ -108,6 +127,8 @@ impl Link {
             let was_up = self.up.lock().expect("never held across a panic").take().is_some();
             us.metrics.set_peer_connected(&self.name, false);
             if was_up {
+                // The loop that listens may be gone only if the node is.
+                let _ = us.inputs.send(Input::ConnectionLost(self.id));
                 retry = FIRST_RETRY;
                 met = true;
             }
@@ -220,4 +241,24 @@ fn full(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_peer_costs_its_own_batches_and_no_memory() {
+        let link = Link::new(2, "n2".into(), "127.0.0.1:1".into(), Duration::from_secs(1));
+        assert!(!link.try_send(|| panic!("there is no way to send it")), "the link is down");
+        let channel = link.endpoint().unwrap_or_else(|_| panic!("an address")).connect_lazy();
+        let (batches, mut queue) = mpsc::channel(QUEUED_BATCHES);
+        *link.up.lock().expect("no panic") = Some(Up { batches, channel });
+        for _ in 0..QUEUED_BATCHES {
+            assert!(link.try_send(PeerBatch::default));
+        }
+        assert!(!link.try_send(|| panic!("it is full, so nothing is encoded")));
+        queue.recv().await.expect("a batch");
+        assert!(link.try_send(PeerBatch::default), "there is room again");
+    }
 }

@@ -25,6 +25,7 @@
 
 mod link;
 mod service;
+mod snapshots;
 pub(crate) mod wire;
 
 use std::collections::{HashMap, HashSet};
@@ -45,6 +46,7 @@ use crate::identity::{DataDir, IdentityError};
 use crate::metrics::Metrics;
 pub(crate) use link::Link;
 pub(crate) use service::PeerService;
+pub(crate) use snapshots::Depot;
 
 /// The largest batch taken from a peer: room for many requests of the largest size.
 const MAX_BATCH_BYTES: usize = 256 << 20;
@@ -114,7 +116,7 @@ impl Acquaintance {
     ) -> Self {
         let others: HashMap<_, _> =
             config.others().map(|member| (member.id, member.name.clone())).collect();
-        if register.introduced() || others.is_empty() {
+        if register.introduced() {
             // The loop that listens may be gone only if the node is.
             let _ = inputs.send(Input::Introduced);
         }
@@ -231,4 +233,40 @@ fn next_batch(messages: &mut impl Iterator<Item = Message<Bytes>>) -> PeerBatch 
         batch.messages.push(message);
     }
     batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raft::{Body, Entry, Payload};
+
+    fn append(number: u64, bytes: usize) -> Message<Bytes> {
+        let payload = Payload::Data(vec![7; bytes].into());
+        let entries = vec![Entry { term: 1, index: number + 1, payload }];
+        let body =
+            Body::Append { prev_index: number, prev_term: 1, entries, commit: 0, read_round: 0 };
+        Message { from: 1, to: 2, term: 1, body }
+    }
+
+    #[test]
+    fn what_waits_goes_in_batches_that_a_peer_takes_and_in_order() {
+        const LARGEST: usize = crate::kv::MAX_REQUEST_BYTES;
+        let sizes = [10, LARGEST, LARGEST, LARGEST, 10, LARGEST, 10, FULL_BATCH_BYTES, 10];
+        let messages: Vec<_> =
+            (0..).zip(sizes).map(|(number, bytes)| append(number, bytes)).collect();
+        let mut waiting = messages.clone().into_iter();
+        let mut received = Vec::new();
+        let mut batches = 0;
+        while waiting.len() > 0 {
+            let batch = next_batch(&mut waiting);
+            let bytes = batch.encoded_len();
+            let last = batch.messages.last().map_or(0, |message| message.encoded_len());
+            assert!(bytes - last < FULL_BATCH_BYTES + 1024, "{bytes} bytes, {last} of them last");
+            assert!(bytes < MAX_BATCH_BYTES);
+            received.extend(batch.messages.into_iter().map(|m| wire::decode(m).expect("sound")));
+            batches += 1;
+        }
+        assert_eq!(received, messages);
+        assert_eq!(batches, 3);
+    }
 }

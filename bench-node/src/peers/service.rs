@@ -6,12 +6,17 @@
 use std::sync::Arc;
 
 use api::peer::peer_server::{Peer, PeerServer};
-use api::peer::{ExchangeClosed, IntroduceRequest, IntroduceResponse, PeerBatch};
+use api::peer::snapshot_part::Part;
+use api::peer::{
+    ExchangeClosed, IntroduceRequest, IntroduceResponse, PeerBatch, SnapshotOffer, SnapshotPart,
+    SnapshotTaken, SnapshotWanted,
+};
 use raft::NodeId;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{Acquaintance, Link, MAX_BATCH_BYTES, wire};
+use super::{Acquaintance, Depot, Link, MAX_BATCH_BYTES, wire};
+use crate::disk::Disk;
 use crate::driver::Input;
 use crate::error::NodeError;
 use crate::identity::IdentityError;
@@ -23,15 +28,28 @@ const INCARNATION: &str = "raftbench-incarnation";
 pub(super) const LOST_DIRECTORY: Code = Code::DataLoss;
 
 /// Serves the peers.
-pub(crate) struct PeerService {
+pub(crate) struct PeerService<D: Disk> {
     us: Arc<Acquaintance>,
     links: Vec<Arc<Link>>,
+    depot: Arc<Depot<D>>,
 }
 
-impl PeerService {
+impl<D: Disk> PeerService<D> {
     /// For a tonic server.
-    pub(crate) fn server(us: Arc<Acquaintance>, links: Vec<Arc<Link>>) -> PeerServer<Self> {
-        PeerServer::new(Self { us, links }).max_decoding_message_size(MAX_BATCH_BYTES)
+    pub(crate) fn server(
+        us: Arc<Acquaintance>,
+        links: Vec<Arc<Link>>,
+        depot: Arc<Depot<D>>,
+    ) -> PeerServer<Self> {
+        PeerServer::new(Self { us, links, depot }).max_decoding_message_size(MAX_BATCH_BYTES)
+    }
+
+    /// Whether an offer is of a member, and for this one.
+    fn check_offer(&self, offer: &SnapshotOffer) -> Result<(), Status> {
+        if offer.to != self.us.id || !self.us.others.contains_key(&offer.from) {
+            return Err(Status::failed_precondition("this snapshot is for another member"));
+        }
+        Ok(())
     }
 
     fn check(&self, request: &IntroduceRequest) -> Result<(), Status> {
@@ -74,7 +92,7 @@ pub(super) fn sign(metadata: &mut MetadataMap, from: NodeId, incarnation: u64) {
 }
 
 #[tonic::async_trait]
-impl Peer for PeerService {
+impl<D: Disk> Peer for PeerService<D> {
     async fn introduce(
         &self,
         request: Request<IntroduceRequest>,
@@ -105,6 +123,30 @@ impl Peer for PeerService {
             link.retry_now();
         }
         Ok(Response::new(IntroduceResponse { incarnation: self.us.incarnation }))
+    }
+
+    async fn offer_snapshot(
+        &self,
+        request: Request<SnapshotOffer>,
+    ) -> Result<Response<SnapshotWanted>, Status> {
+        let offer = request.into_inner();
+        self.check_offer(&offer)?;
+        let offset = self.depot.wanted(&offer).await?;
+        Ok(Response::new(SnapshotWanted { offset }))
+    }
+
+    async fn send_snapshot(
+        &self,
+        request: Request<Streaming<SnapshotPart>>,
+    ) -> Result<Response<SnapshotTaken>, Status> {
+        let mut parts = request.into_inner();
+        let first = parts.message().await?.and_then(|part| part.part);
+        let Some(Part::Offer(offer)) = first else {
+            return Err(Status::invalid_argument("the offer comes first"));
+        };
+        self.check_offer(&offer)?;
+        self.depot.take(offer, parts).await?;
+        Ok(Response::new(SnapshotTaken {}))
     }
 
     async fn exchange(

@@ -6,6 +6,8 @@ use api::peer::{self, message::Body as WireBody};
 use bytes::Bytes;
 use raft::{Body, Entry, Message, Payload};
 
+use crate::membership;
+
 /// A message that no member of this version sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WireError {
@@ -15,14 +17,17 @@ pub(crate) enum WireError {
     /// No entry kind that this version knows.
     #[error("an entry of unknown kind {0}: do all members run the same version?")]
     UnknownEntry(i32),
+    /// A membership that ends early, or goes on behind its end.
+    #[error("a membership that makes no sense: do all members run the same version?")]
+    Membership,
 }
 
 /// For sending.
 pub(crate) fn encode(message: Message<Bytes>) -> peer::Message {
     let Message { from, to, term, body } = message;
     let body = match body {
-        Body::Vote { pre_vote, last_index, last_term } => {
-            WireBody::Vote(peer::VoteRequest { pre_vote, last_index, last_term })
+        Body::Vote { pre_vote, transfer, last_index, last_term } => {
+            WireBody::Vote(peer::VoteRequest { pre_vote, transfer, last_index, last_term })
         }
         Body::VoteReply { pre_vote, granted } => {
             WireBody::VoteReply(peer::VoteReply { pre_vote, granted })
@@ -48,6 +53,8 @@ pub(crate) fn encode(message: Message<Bytes>) -> peer::Message {
                 read_round,
             })
         }
+        Body::TimeoutNow => WireBody::TimeoutNow(peer::TimeoutNow {}),
+        Body::InstallSnapshot(_) => unreachable!("a snapshot goes its own way, see `snapshots`"),
     };
     peer::Message { from, to, term, body: Some(body) }
 }
@@ -56,8 +63,8 @@ pub(crate) fn encode(message: Message<Bytes>) -> peer::Message {
 pub(crate) fn decode(message: peer::Message) -> Result<Message<Bytes>, WireError> {
     let peer::Message { from, to, term, body } = message;
     let body = match body.ok_or(WireError::UnknownMessage)? {
-        WireBody::Vote(peer::VoteRequest { pre_vote, last_index, last_term }) => {
-            Body::Vote { pre_vote, last_index, last_term }
+        WireBody::Vote(peer::VoteRequest { pre_vote, transfer, last_index, last_term }) => {
+            Body::Vote { pre_vote, transfer, last_index, last_term }
         }
         WireBody::VoteReply(peer::VoteReply { pre_vote, granted }) => {
             Body::VoteReply { pre_vote, granted }
@@ -77,6 +84,7 @@ pub(crate) fn decode(message: peer::Message) -> Result<Message<Bytes>, WireError
                 Body::AppendRejected { prev_index: index, hint_index, hint_term, read_round }
             }
         }
+        WireBody::TimeoutNow(peer::TimeoutNow {}) => Body::TimeoutNow,
     };
     Ok(Message { from, to, term, body })
 }
@@ -85,7 +93,11 @@ fn encode_entry(entry: Entry<Bytes>) -> peer::Entry {
     let (kind, data) = match entry.payload {
         Payload::Noop => (peer::EntryKind::Noop, Bytes::new()),
         Payload::Data(data) => (peer::EntryKind::Data, data),
-        Payload::Membership(_) => unreachable!("no member proposes one yet"),
+        Payload::Membership(membership) => {
+            let mut data = Vec::with_capacity(membership::encoded_bytes(&membership));
+            membership::put(&mut data, &membership);
+            (peer::EntryKind::Membership, data.into())
+        }
     };
     peer::Entry { term: entry.term, kind: kind.into(), data }
 }
@@ -94,6 +106,11 @@ fn decode_entry(index: raft::Index, entry: peer::Entry) -> Result<Entry<Bytes>, 
     let payload = match peer::EntryKind::try_from(entry.kind) {
         Ok(peer::EntryKind::Noop) => Payload::Noop,
         Ok(peer::EntryKind::Data) => Payload::Data(entry.data),
+        Ok(peer::EntryKind::Membership) => {
+            let mut data = entry.data;
+            let membership = membership::take(&mut data).filter(|_| data.is_empty());
+            Payload::Membership(membership.ok_or(WireError::Membership)?)
+        }
         Err(_) => return Err(WireError::UnknownEntry(entry.kind)),
     };
     Ok(Entry { term: entry.term, index, payload })
@@ -108,8 +125,24 @@ mod tests {
         let entry = |index, payload| Entry { term: 3, index, payload };
         let entries =
             vec![entry(8, Payload::Noop), entry(9, Payload::Data(Bytes::from_static(b"x")))];
+        let membership = raft::Membership {
+            voters: vec![1, 2],
+            outgoing: vec![1, 3],
+            learners: vec![4],
+            context: Bytes::from_static(b"names"),
+        };
+        let members = vec![entry(8, Payload::Membership(membership))];
         let bodies = [
-            Body::Vote { pre_vote: true, last_index: 1, last_term: 2 },
+            Body::TimeoutNow,
+            Body::Append {
+                prev_index: 7,
+                prev_term: 2,
+                entries: members,
+                commit: 6,
+                read_round: 5,
+            },
+            Body::Vote { pre_vote: false, transfer: true, last_index: 1, last_term: 2 },
+            Body::Vote { pre_vote: true, transfer: false, last_index: 1, last_term: 2 },
             Body::VoteReply { pre_vote: false, granted: true },
             Body::Append { prev_index: 7, prev_term: 2, entries, commit: 6, read_round: 5 },
             Body::AppendAccepted { match_index: 9, read_round: 5 },

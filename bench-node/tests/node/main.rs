@@ -4,6 +4,11 @@
 mod cluster;
 mod etcdctl;
 mod failover;
+mod gated;
+mod large_reads;
 mod metrics;
 mod oracle;
 mod refusals;
+mod snapshots;
+mod stalled_disk;
+mod transfer;

@@ -1,18 +1,25 @@
 //! What Prometheus sees.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, Node, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// The steps of a write.
+const STEPS: [&str; 6] = [
+    "write_queue_seconds",
+    "write_log_seconds",
+    "write_replicate_seconds",
+    "commit_latency_seconds",
+    "write_apply_seconds",
+    "write_answer_seconds",
+];
+
 /// The samples, by name with labels.
-async fn scrape(node: &Node) -> HashMap<String, f64> {
-    let mut stream = TcpStream::connect(&node.config.metrics_listen).await.expect("it listens");
-    let request = b"GET /metrics HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n";
-    stream.write_all(request).await.expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("it answers");
+pub(crate) async fn scrape(node: &Node) -> HashMap<String, f64> {
+    let answer = ask(node).await.expect("it answers");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let samples = answer.lines().filter(|line| !line.starts_with('#'));
     samples
@@ -21,12 +28,29 @@ async fn scrape(node: &Node) -> HashMap<String, f64> {
         .collect()
 }
 
+/// The HTTP status of the answer, if there is one.
+pub(crate) async fn scrape_status(node: &Node) -> Option<u16> {
+    ask(node).await.ok()?.split(' ').nth(1)?.parse().ok()
+}
+
+async fn ask(node: &Node) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(&node.config.metrics_listen).await?;
+    let request = b"GET /metrics HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
 #[tokio::test]
 async fn the_dashboards_five_and_what_else_helps() {
     let cluster = Cluster::start(3, "");
     let leader = cluster.leader().await;
+    let mut clients_time = Duration::ZERO;
     for i in 0..20 {
+        let asked = Instant::now();
         cluster.nodes[leader].put(&format!("k{i}"), "v").await.expect("a put");
+        clients_time += asked.elapsed();
     }
     let applied = scrape(&cluster.nodes[leader]).await["raft_applied_index"];
     for (i, node) in cluster.nodes.iter().enumerate() {
@@ -52,10 +76,17 @@ async fn the_dashboards_five_and_what_else_helps() {
         assert!(value("wal_entries_total") >= 20.0);
         assert_eq!(value("raft_is_leader"), f64::from(i == leader));
         let lag = samples.keys().filter(|name| name.starts_with("follower_lag_entries")).count();
+        let counts = STEPS.map(|step| value(&format!("{step}_count")));
         if i == leader {
-            assert_eq!(value("commit_latency_seconds_count"), 20.0);
+            assert_eq!(counts, [20.0; 6], "each write once in each step");
+            let [queue, log, replicate, commit, apply, answer] =
+                STEPS.map(|step| value(&format!("{step}_sum")));
+            assert!(queue + commit + apply + answer <= clients_time.as_secs_f64());
+            assert!(0.0 < replicate && replicate <= commit, "one of two followers at least");
+            assert!(0.0 < log && 0.0 < apply && 0.0 < answer);
             assert_eq!(lag, 2, "a gauge for each follower, and only on the leader");
         } else {
+            assert_eq!(counts, [0.0; 6], "a write is counted by the member that proposed it");
             assert_eq!(lag, 0);
         }
         for peer in cluster.nodes.iter().filter(|other| other.config.name != node.config.name) {

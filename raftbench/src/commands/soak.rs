@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use loadgen::audit::AuditVerdict;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
@@ -80,22 +81,23 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     println!("{}", summary(&journal.rounds));
-    Ok(verdict(&journal.rounds, args.rounds))
+    Ok(ExitCode::from(verdict(&journal.rounds, args.rounds)))
 }
 
-/// Exit codes: 1 where something was lost or did not come back, 4 where a kill did not bite, 3
-/// where rounds are missing.
-fn verdict(rounds: &[Round], wanted: u64) -> ExitCode {
-    let code = if !rounds.iter().all(Round::is_sound) {
+/// In the order of a run's verdict: 1 where something was lost, else 4 where a kill did not bite, else
+/// 1 where something did not come back, else 3 where rounds are missing.
+fn verdict(rounds: &[Round], wanted: u64) -> u8 {
+    if rounds.iter().any(|round| round.audit != AuditVerdict::Pass) {
         1
-    } else if !rounds.iter().all(|round| round.effective) {
+    } else if rounds.iter().any(|round| !round.effective) {
         4
+    } else if rounds.iter().any(|round| !round.problems.is_empty()) {
+        1
     } else if (rounds.len() as u64) < wanted {
         3
     } else {
         0
-    };
-    ExitCode::from(code)
+    }
 }
 
 /// A folder for this sitting: 1, 2, ...
@@ -197,4 +199,42 @@ fn line(target: &str, rounds: &[&Round]) -> [String; 6] {
         rounds.iter().filter(|round| round.recovery_ms.is_some()).count().to_string(),
         slowest_ms.map_or("-".into(), |ms| format!("{ms:.0} ms")),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(effective: bool, audit: AuditVerdict, problems: &[&str]) -> Round {
+        Round {
+            round: 1,
+            seed: 7,
+            target: "one".into(),
+            victims: vec!["n1".into()],
+            effective,
+            proof: String::new(),
+            down_ms: None,
+            recovery_ms: None,
+            audited_rounds: (1, 1),
+            audit,
+            acked_writes: 1,
+            unknown_writes: 0,
+            lost_writes: 0,
+            problems: problems.iter().map(|problem| (*problem).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn every_exit_code_has_its_cause() {
+        let sound = || round(true, AuditVerdict::Pass, &[]);
+        // A node that was not killed cannot be started again either, which is told as well.
+        let missed = || round(false, AuditVerdict::Pass, &["n1 still runs"]);
+        let late = || round(true, AuditVerdict::Pass, &["n1 did not catch up"]);
+        let lost = || round(true, AuditVerdict::Fail, &["a write is lost"]);
+        assert_eq!(verdict(&[sound(), sound()], 2), 0);
+        assert_eq!(verdict(&[sound()], 2), 3);
+        assert_eq!(verdict(&[sound(), late()], 2), 1);
+        assert_eq!(verdict(&[late(), missed()], 2), 4);
+        assert_eq!(verdict(&[missed(), lost()], 2), 1);
+    }
 }

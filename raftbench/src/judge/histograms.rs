@@ -36,6 +36,20 @@ pub(super) fn counts_by_node<'a>(
     counted.into_iter().map(|(node, buckets)| (node, total(buckets))).collect()
 }
 
+/// What all nodes counted over the scope: buckets with the values in each alone.
+pub(super) fn counted_together(
+    samples: &[MetricSample],
+    scope: &[Span],
+    name: &str,
+) -> Vec<(f64, u64)> {
+    let mut together = Vec::new();
+    for (_, buckets) in counted_by_node(samples, scope, name) {
+        buckets.into_iter().for_each(|bucket| put(&mut together, bucket));
+    }
+    together.sort_by(|a, b| a.0.total_cmp(&b.0));
+    together
+}
+
 /// Buckets with what was counted in each alone.
 fn counted_by_node<'a>(
     samples: &'a [MetricSample],
@@ -88,12 +102,16 @@ fn add(total: &mut Vec<(f64, u64)>, histogram: &HistogramSample, base: Option<&H
         let since = cumulative.saturating_sub(before(bound));
         let alone = since.saturating_sub(cumulative_below);
         cumulative_below = since;
-        match total.iter_mut().find(|bucket| bucket.0 == bound) {
-            Some(bucket) => bucket.1 += alone,
-            None => total.push((bound, alone)),
-        }
+        put(total, (bound, alone));
     }
     total.sort_by(|a, b| a.0.total_cmp(&b.0));
+}
+
+fn put(total: &mut Vec<(f64, u64)>, (bound, count): (f64, u64)) {
+    match total.iter_mut().find(|bucket| bucket.0 == bound) {
+        Some(bucket) => bucket.1 += count,
+        None => total.push((bound, count)),
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod outage;
 mod quantile;
 mod resources;
 mod scope;
+mod steps;
 pub mod summary;
 mod thresholds;
 mod verdict;
@@ -105,6 +106,7 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         thresholds,
         observations,
         load: load_figures(plan, observed, load),
+        write_steps: steps::write_steps(&observed.samples, measured),
         stability,
         faults,
         checks,

@@ -39,6 +39,9 @@ pub struct Summary {
     pub observations: Vec<Observation>,
     /// The clients' side.
     pub load: Load,
+    /// Where a write's time goes in the cluster; empty where the target does not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub write_steps: Vec<WriteStep>,
     /// Leadership and service.
     pub stability: Stability,
     /// What was broken, and what came of it.
@@ -127,6 +130,23 @@ pub struct Observation {
     pub observed: Reading,
     /// What it is.
     pub meaning: String,
+}
+
+/// One step of a write inside the cluster, over the measured phase and all members that led in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WriteStep {
+    /// `queue`, `log`, `replicate`, `commit`, `apply`, `answer`.
+    pub step: String,
+    /// The server's own name for its histogram.
+    pub metric: String,
+    /// From where to where.
+    pub meaning: String,
+    /// How many writes were timed.
+    pub writes: u64,
+    /// The interval that the histogram's buckets allow for the median.
+    pub p50_ms: Reading,
+    /// For the 99th percentile.
+    pub p99_ms: Reading,
 }
 
 /// Leadership and service over the measured phase.

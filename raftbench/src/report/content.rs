@@ -44,6 +44,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     verdict(summary, &mut blocks);
     thresholds(summary, &mut blocks);
     latency(summary, &mut blocks);
+    write_steps(summary, &mut blocks);
     faults(summary, &mut blocks);
     checks(summary, &mut blocks);
     resources(summary, &mut blocks);
@@ -161,6 +162,23 @@ fn latency(summary: &Summary, blocks: &mut Vec<Block>) {
     for error in &summary.load.errors {
         blocks.push(Block::Item(format!("{} x {}", count(error.count as f64), error.text)));
     }
+}
+
+fn write_steps(summary: &Summary, blocks: &mut Vec<Block>) {
+    if summary.write_steps.is_empty() {
+        return;
+    }
+    let rows = summary.write_steps.iter().map(|step| {
+        let (p50, p99) = (reading(step.p50_ms), reading(step.p99_ms));
+        let name = format!("{}: {}", step.step, step.meaning);
+        vec![name, p50, p99, count(step.writes as f64)]
+    });
+    let header = ["on its leader", "p50 ms", "p99 ms", "writes"];
+    blocks.push(Block::Title("Where a write's time goes".into()));
+    blocks.push(Block::Table(TextTable::new(&header, rows.collect())));
+    let note =
+        "log and replicate run side by side; queue, commit, apply and answer follow each other";
+    blocks.push(Block::Item(note.into()));
 }
 
 fn faults(summary: &Summary, blocks: &mut Vec<Block>) {

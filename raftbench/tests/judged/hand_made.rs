@@ -14,6 +14,15 @@ pub(crate) const MS: i64 = 1_000_000;
 pub(crate) const S: i64 = 1_000 * MS;
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
+/// The steps of a write, beside its commit.
+const STEPS: [&str; 5] = [
+    "write_queue_seconds",
+    "write_log_seconds",
+    "write_replicate_seconds",
+    "write_apply_seconds",
+    "write_answer_seconds",
+];
+
 const PROFILE: &str = r#"
 description = "Made by hand"
 [load]
@@ -176,7 +185,9 @@ fn samples() -> Vec<MetricSample> {
                     ("wal_fsync_duration_seconds".to_owned(), histogram(lived * 100)),
                     ("commit_latency_seconds".to_owned(), histogram(lived * 500)),
                 ]
-                .into(),
+                .into_iter()
+                .chain(STEPS.map(|step| (step.to_owned(), histogram(lived * 500))))
+                .collect(),
             });
         }
     }

@@ -102,6 +102,29 @@ fn a_report_leads_with_the_verdict_and_fits_the_terminal() {
 }
 
 #[test]
+fn the_steps_of_a_write_are_shown_where_the_target_times_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let timed = written(&dir.path().join("timed"), &[], &observed());
+    let steps = timed.summary().expect("one").write_steps;
+    let names: Vec<_> = steps.iter().map(|step| step.step.as_str()).collect();
+    assert_eq!(names, ["queue", "log", "replicate", "commit", "apply", "answer"]);
+    let table = report(&timed, Format::Table).expect("a report");
+    let row = table.lines().find(|line| line.contains("replicate")).expect("a row");
+    // All values of these histograms lie between 1 and 5 ms.
+    assert_eq!(row.matches("1 to 5").count(), 2, "{row}");
+    let page = report(&timed, Format::Markdown).expect("a report");
+    assert!(page.contains("## Where a write's time goes"), "{page}");
+
+    let mut untimed = observed();
+    for sample in &mut untimed.samples {
+        sample.histograms.retain(|name, _| !name.starts_with("write_"));
+    }
+    let untimed = written(&dir.path().join("untimed"), &[], &untimed);
+    assert!(!untimed.summary_text().expect("one").contains("write_steps"));
+    assert!(!report(&untimed, Format::Table).expect("a report").contains("Where a write's"));
+}
+
+#[test]
 fn unsafe_settings_are_the_first_line_of_every_report() {
     let dir = tempfile::tempdir().expect("a directory");
     let flags = ["cluster.bench_node.unsafe_no_fsync=true"];
