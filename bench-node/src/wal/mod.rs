@@ -206,6 +206,8 @@ pub struct Wal<D: Disk> {
     earlier: VecDeque<(u64, Option<u64>)>,
     /// What the next batch records as needed.
     needed: Needed,
+    /// What the last batch recorded.
+    recorded: Needed,
     ahead: Ahead<D>,
     cut: Option<Cut>,
     poisoned: Option<String>,
@@ -252,7 +254,8 @@ pub fn open<D: Disk>(
     let opening_sequence = recovery.durable_prefix + 1;
     let earlier: VecDeque<_> = recovery.kept.into();
     let needed = earlier.iter().rfind(|(_, first)| *first == Some(recovery.needed_from));
-    let needed = needed.map_or(number, |(segment, _)| *segment);
+    let segment_needed = needed.map_or(number, |(segment, _)| *segment);
+    let needed = Needed { segment: segment_needed, from: recovery.needed_from };
     let mut wal = Wal {
         ahead: Ahead::start(disk.clone(), dir, &options, &segment, spares)?,
         options,
@@ -264,7 +267,8 @@ pub fn open<D: Disk>(
         buffer: BatchBuffer::default(),
         groups: recovery.groups,
         earlier,
-        needed: Needed { segment: needed, from: recovery.needed_from },
+        needed,
+        recorded: needed,
         cut: recovery.cut,
         poisoned: None,
     };
@@ -356,6 +360,7 @@ impl<D: Disk> Wal<D> {
         let synced = Instant::now();
         self.next_sequence += 1;
         self.position = end;
+        self.recorded = self.needed;
         if sync || self.options.acknowledges_before_sync() {
             self.all_is_durable();
         }
@@ -413,12 +418,12 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    /// All batches so far are durable, those too that recorded what was needed: files that hold
-    /// nothing of that can go. What is needed from now on goes into the next batch.
+    /// All batches so far are durable, and so is what the last one recorded as needed: files that
+    /// hold nothing of that can go. What is needed from now on goes into the next batch.
     fn all_is_durable(&mut self) {
         self.durable_prefix = self.next_sequence - 1;
-        let needed = self.needed.segment;
-        while let Some((number, _)) = self.earlier.pop_front_if(|(number, _)| *number < needed) {
+        let recorded = self.recorded.segment;
+        while let Some((number, _)) = self.earlier.pop_front_if(|(number, _)| *number < recorded) {
             self.ahead.release(number);
         }
         let mut needed = self.groups.oldest_segment().unwrap_or(self.segment.number);

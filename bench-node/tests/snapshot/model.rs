@@ -82,10 +82,13 @@ pub(crate) fn same(left: &Store, right: &Store) -> bool {
         && left.compacted_revision() == right.compacted_revision()
 }
 
-/// `RAFTBENCH_SEED`, or so many seeds.
+/// `RAFTBENCH_SEED`; or the first `RAFTBENCH_SEEDS`, for a longer run; or the first `count`.
 pub(crate) fn seeds(count: u64) -> impl Iterator<Item = u64> {
-    let one = std::env::var("RAFTBENCH_SEED").ok().map(|seed| seed.parse().expect("a number"));
-    one.map_or(0..count, |seed: u64| seed..seed + 1)
+    let number = |name| Some(std::env::var(name).ok()?.parse::<u64>().expect("a number"));
+    match number("RAFTBENCH_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("RAFTBENCH_SEEDS").unwrap_or(count),
+    }
 }
 
 /// The line that replays a seed of `test`.
