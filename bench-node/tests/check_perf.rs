@@ -35,7 +35,11 @@ async fn etcdctl_check_perf_comes_to_a_verdict_and_no_request_errs() {
         assert!(said(pass) != said(fail), "neither {pass:?} nor {fail:?}, or both: {text}");
     }
     let passed = CHECKS.iter().all(|[pass, _]| said(pass));
-    assert_eq!(text.trim_end().lines().last(), Some(if passed { "PASS" } else { "FAIL" }), "{text}");
+    assert_eq!(
+        text.trim_end().lines().last(),
+        Some(if passed { "PASS" } else { "FAIL" }),
+        "{text}"
+    );
     assert_eq!(success, passed, "{text}");
     println!("{text}");
     // What it wrote it has removed again: the last thing that must have worked.

@@ -52,7 +52,8 @@ where
                 return Ok(status.into_http());
             }
             if let Some(large) = response.extensions_mut().remove::<Encoded>() {
-                *response.body_mut() = Body::new(EncodedBody { encoded: large, sent: Sent::Nothing });
+                *response.body_mut() =
+                    Body::new(EncodedBody { encoded: large, sent: Sent::Nothing });
             }
             Ok(response)
         })
@@ -66,7 +67,8 @@ fn too_large_as_in_etcd(headers: &HeaderMap) -> Option<Status> {
         return None;
     }
     let status = Status::from_header_map(headers)?;
-    let lengths = status.message().strip_prefix("Error, decoded message length too large: found ")?;
+    let lengths =
+        status.message().strip_prefix("Error, decoded message length too large: found ")?;
     let (found, limit) = lengths.strip_suffix(" bytes")?.split_once(" bytes, the limit is: ")?;
     let message = format!("grpc: received message larger than max ({found} vs. {limit})");
     Some(Status::new(Code::ResourceExhausted, message))

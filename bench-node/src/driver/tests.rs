@@ -16,10 +16,7 @@ const ELECTION_TIMEOUT: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(1100);
 
 /// A fresh member 1 of three, whose peers are not there.
-fn parts(
-    inputs: mpsc::UnboundedReceiver<Input>,
-    persisted: mpsc::UnboundedSender<Input>,
-) -> Parts {
+fn parts(inputs: mpsc::UnboundedReceiver<Input>, persisted: mpsc::UnboundedSender<Input>) -> Parts {
     let member = |number| {
         format!("[[members]]\nname = \"n{number}\"\npeer = \"h:{number}\"\nclient = \"h:9\"\n")
     };

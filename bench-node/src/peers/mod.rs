@@ -241,7 +241,8 @@ mod tests {
     fn append(number: u64, bytes: usize) -> Message<Bytes> {
         let payload = Payload::Data(vec![7; bytes].into());
         let entries = vec![Entry { term: 1, index: number + 1, payload }];
-        let body = Body::Append { prev_index: number, prev_term: 1, entries, commit: 0, read_round: 0 };
+        let body =
+            Body::Append { prev_index: number, prev_term: 1, entries, commit: 0, read_round: 0 };
         Message { from: 1, to: 2, term: 1, body }
     }
 
@@ -249,7 +250,8 @@ mod tests {
     fn what_waits_goes_in_batches_that_a_peer_takes_and_in_order() {
         const LARGEST: usize = crate::kv::MAX_REQUEST_BYTES;
         let sizes = [10, LARGEST, LARGEST, LARGEST, 10, LARGEST, 10, FULL_BATCH_BYTES, 10];
-        let messages: Vec<_> = (0..).zip(sizes).map(|(number, bytes)| append(number, bytes)).collect();
+        let messages: Vec<_> =
+            (0..).zip(sizes).map(|(number, bytes)| append(number, bytes)).collect();
         let mut waiting = messages.clone().into_iter();
         let mut received = Vec::new();
         let mut batches = 0;

@@ -176,7 +176,8 @@ fn write_steps(summary: &Summary, blocks: &mut Vec<Block>) {
     let header = ["on its leader", "p50 ms", "p99 ms", "writes"];
     blocks.push(Block::Title("Where a write's time goes".into()));
     blocks.push(Block::Table(TextTable::new(&header, rows.collect())));
-    let note = "log and replicate run side by side; queue, commit, apply and answer follow each other";
+    let note =
+        "log and replicate run side by side; queue, commit, apply and answer follow each other";
     blocks.push(Block::Item(note.into()));
 }
 
