@@ -266,13 +266,16 @@ async fn serve<D: Disk>(
     }
     let (begin_end, end) = watch::channel(false);
     let clients = server()
+        // For /metrics; gRPC has HTTP/2.
+        .accept_http1(true)
         .add_routes(shared.client_routes())
         .serve_with_incoming_shutdown(incoming(listeners.client)?, ends(end.clone()));
     let peers = server()
         .add_service(PeerService::server(Arc::clone(&us), links.clone(), Arc::clone(&depot)))
         .add_service(shared.peer_service())
         .serve_with_incoming(incoming(listeners.peer)?);
-    let scrapes = crate::scrape::serve(listeners.metrics, inputs.clone(), Arc::clone(&metrics))?;
+    let scraped = || crate::scrape::router(inputs.clone(), Arc::clone(&metrics));
+    let scrapes = crate::scrape::serve(listeners.metrics, scraped())?;
     let clients = tokio::spawn(clients);
     tasks.spawn(async { drop(peers.await) });
     tasks.spawn(scrapes);

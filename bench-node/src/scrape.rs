@@ -23,11 +23,15 @@ struct Scraped {
     metrics: Arc<Metrics>,
 }
 
+/// `/metrics`, to be served wherever operators look for it.
+pub(crate) fn router(inputs: mpsc::UnboundedSender<Input>, metrics: Arc<Metrics>) -> Router {
+    Router::new().route("/metrics", get(scrape)).with_state(Scraped { inputs, metrics })
+}
+
 /// Serves until it is dropped.
 pub(crate) fn serve(
     listener: std::net::TcpListener,
-    inputs: mpsc::UnboundedSender<Input>,
-    metrics: Arc<Metrics>,
+    router: Router,
 ) -> Result<impl Future<Output = ()>, NodeError> {
     let failed = |error: std::io::Error| NodeError::Runtime {
         what: "the metrics listener",
@@ -35,8 +39,6 @@ pub(crate) fn serve(
     };
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = TcpListener::from_std(listener).map_err(failed)?;
-    let router =
-        Router::new().route("/metrics", get(scrape)).with_state(Scraped { inputs, metrics });
     Ok(async move {
         // Accepting errors are retried in there; it returns only when it is dropped.
         let _ = axum::serve(listener, router).await;

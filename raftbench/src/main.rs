@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     match commands::run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            commands::say(&format!("error: {}", commands::in_full(&error)));
             ExitCode::from(commands::EXIT_USAGE)
         }
     }

@@ -50,6 +50,7 @@ fn bad_input_is_refused_before_anything_starts() {
     refused(&["run", "quickstart", "--endpoints", "127.0.0.1:1"], &["`faults`", "--set faults=[]"]);
     refused(&["run", "quickstart", "--target", "nats"], &["not available yet"]);
     refused(&["report", "nowhere"], &["nowhere is not a run folder"]);
+    refused(&["run", "./none.toml"], &["error: cannot read the profile ./none.toml: No such file"]);
     refused(&["run"], &["PROFILE"]);
 }
 
@@ -60,6 +61,15 @@ fn a_cluster_that_does_not_answer_is_an_error_that_leaves_nothing() {
     let output = raftbench_within_a_folder(&arguments);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("127.0.0.1:1"));
+}
+
+/// On a full disk, say. Nobody reads the words then, but scripts read the code.
+#[test]
+fn a_refusal_that_cannot_be_written_is_one_all_the_same() {
+    let full = std::fs::File::create("/dev/full").expect("Linux has it");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_raftbench"));
+    let status = command.args(["run", "quickstrat"]).stderr(full).status().expect("started");
+    assert_eq!(status.code(), Some(2));
 }
 
 /// Leaves at most the empty parents of the run folder.

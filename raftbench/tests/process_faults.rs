@@ -32,13 +32,7 @@ fn a_leader_kill_is_seen_by_clients_and_servers(target: &str) {
     let output = bench.command("run", target).output().expect("started");
     let summary = bench.summary();
     let told = format!("{}\n{summary:#}", String::from_utf8_lossy(&output.stderr));
-    let code = match summary["verdict"].as_str() {
-        Some("pass") => 0,
-        Some("fail") => 1,
-        Some("inconclusive") => 3,
-        _ => 4,
-    };
-    assert_eq!(output.status.code(), Some(code), "{told}");
+    assert_eq!(output.status.code(), Some(exit_code(&summary)), "{told}");
 
     let fault = &summary["faults"][0];
     assert_eq!(fault["effective"], true, "{told}");
@@ -55,6 +49,15 @@ fn a_leader_kill_is_seen_by_clients_and_servers(target: &str) {
     assert_eq!(summary["checks"]["lost_writes"], 0, "{told}");
     let undone = chaos::journal::not_undone(&bench.out().join("undo.jsonl")).expect("a journal");
     assert_eq!(undone, []);
+}
+
+fn exit_code(summary: &serde_json::Value) -> i32 {
+    match summary["verdict"].as_str() {
+        Some("pass") => 0,
+        Some("fail") => 1,
+        Some("inconclusive") => 3,
+        _ => 4,
+    }
 }
 
 #[test]
@@ -107,9 +110,19 @@ at_s = 2
 }
 
 #[test]
-fn a_cluster_that_others_started_is_loaded_but_never_broken() {
+fn a_bench_node_cluster_that_others_started_is_loaded_but_never_broken() {
+    a_cluster_that_others_started_is_loaded_but_never_broken("bench-node");
+}
+
+#[test]
+fn an_etcd_cluster_that_others_started_is_loaded_but_never_broken() {
+    needs_etcd();
+    a_cluster_that_others_started_is_loaded_but_never_broken("etcd");
+}
+
+fn a_cluster_that_others_started_is_loaded_but_never_broken(target: &str) {
     let theirs = Bench::with(&profile(""));
-    let mut up = theirs.command("up", "bench-node");
+    let mut up = theirs.command("up", target);
     let mut up = Running::start(up.arg("--json").stdout(Stdio::piped()));
     let mut line = String::new();
     let stdout = up.0.stdout.take().expect("piped");
@@ -133,11 +146,18 @@ fn a_cluster_that_others_started_is_loaded_but_never_broken() {
     assert!(!ours.out().exists(), "refused before anything was made");
 
     let output = command().args(["--set", "faults=[]"]).output().expect("started");
-    let told = String::from_utf8_lossy(&output.stderr);
     let summary = ours.summary();
+    let told = format!("{}\n{summary:#}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(exit_code(&summary)), "{told}");
     assert_eq!(summary["target"], "external", "{told}");
-    assert_eq!(summary["checks"]["audit"], "pass", "{told}\n{summary:#}");
-    assert!(summary["load"]["ok"].as_u64() > Some(100), "{told}\n{summary:#}");
+    assert!(summary["target_version"].as_str().is_some_and(|v| v.contains("3.")), "{told}");
+    // The servers are watched too: all that the target offers is in the dashboard.
+    for threshold in summary["thresholds"].as_array().expect("a list") {
+        assert!(!threshold["observed"].is_null(), "{}: {told}", threshold["metric"]);
+    }
+    assert_eq!(summary["write_steps"].is_array(), target == "bench-node", "{told}");
+    assert_eq!(summary["checks"]["audit"], "pass", "{told}");
+    assert!(summary["load"]["ok"].as_u64() > Some(100), "{told}");
     assert_eq!(theirs.nodes(up.pid()), before, "and it runs on");
 }
 

@@ -80,7 +80,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// What clients call: all services, and an answer for those that are not there.
+    /// What clients call: all services, and an answer for those that are not there. `/metrics` too, as
+    /// etcd has it: who knows a member by its client address alone can watch it.
     pub(crate) fn client_routes(self: &Arc<Self>) -> Routes {
         let mut routes = Routes::new(Self::kv_server(KvService::for_clients(Arc::clone(self))))
             .add_service(AsEtcd(
@@ -92,7 +93,8 @@ impl Shared {
                     .max_decoding_message_size(MAX_MESSAGE_BYTES),
             ));
         let router = routes.axum_router_mut();
-        *router = std::mem::take(router).fallback(not_served);
+        let metrics = crate::scrape::router(self.inputs.clone(), Arc::clone(&self.metrics));
+        *router = std::mem::take(router).fallback(not_served).merge(metrics);
         routes
     }
 

@@ -19,8 +19,13 @@ const STEPS: [&str; 6] = [
 
 /// The samples, by name with labels.
 pub(crate) async fn scrape(node: &Node) -> HashMap<String, f64> {
-    let answer = ask(node).await.expect("it answers");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // The same where clients are served, as etcd has it.
+    for address in [node.client.to_string(), node.config.metrics_listen.clone()] {
+        let answer = ask(&address).await.expect("it answers");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("\ncommit_latency_seconds_count "), "{answer}");
+    }
+    let answer = ask(&node.config.metrics_listen).await.expect("it answers");
     let samples = answer.lines().filter(|line| !line.starts_with('#'));
     samples
         .filter_map(|line| line.rsplit_once(' '))
@@ -30,11 +35,11 @@ pub(crate) async fn scrape(node: &Node) -> HashMap<String, f64> {
 
 /// The HTTP status of the answer, if there is one.
 pub(crate) async fn scrape_status(node: &Node) -> Option<u16> {
-    ask(node).await.ok()?.split(' ').nth(1)?.parse().ok()
+    ask(&node.config.metrics_listen).await.ok()?.split(' ').nth(1)?.parse().ok()
 }
 
-async fn ask(node: &Node) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(&node.config.metrics_listen).await?;
+async fn ask(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
     let request = b"GET /metrics HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await?;
     let mut answer = String::new();

@@ -76,11 +76,43 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// An error with its causes, each told once: many have their cause in their own text.
+pub fn in_full(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match &*told {
+        "" => cause,
+        told if told.contains(&cause) => told.to_owned(),
+        told => format!("{told}: {cause}"),
+    })
+}
+
+/// Says something beside what is printed. That stderr cannot take it (its disk is full, say) must not
+/// change how the program ends.
+pub fn say(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
 /// Prints a whole text. A reader that has read enough (`| head`) is no error.
 fn show(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::anyhow;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let told = |error: anyhow::Error| in_full(&error);
+        assert_eq!(
+            told(anyhow!("it is full").context("cannot write x")),
+            "cannot write x: it is full"
+        );
+        let within = anyhow!("it is full").context("cannot write x: it is full").context("no run");
+        assert_eq!(told(within), "no run: cannot write x: it is full");
     }
 }

@@ -12,8 +12,8 @@ use loadgen::audit::AuditVerdict;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
-use super::progress;
 use super::resolve::ProfileArgs;
+use super::{progress, say, show};
 use crate::conductor::Interrupted;
 use crate::conductor::soak::{Round, Rounds, soak};
 use crate::folder::RunFolder;
@@ -64,7 +64,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         progress.finish();
         match soaked {
             Ok(()) => {}
-            Err(error) if error.is::<Interrupted>() => eprintln!("{error:#}"),
+            Err(error) if error.is::<Interrupted>() => say(&format!("{error:#}")),
             Err(error) if folder.discard_unless_logged() => {
                 if journal.rounds.is_empty() {
                     discard_empty(&args.out);
@@ -80,7 +80,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             folder.remove_data()?;
         }
     }
-    println!("{}", summary(&journal.rounds));
+    show(&(summary(&journal.rounds) + "\n"))?;
     Ok(ExitCode::from(verdict(&journal.rounds, args.rounds)))
 }
 

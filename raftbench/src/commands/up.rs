@@ -1,6 +1,6 @@
 //! `raftbench up`: a cluster to play with, until Ctrl-C.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::resolve::ProfileArgs;
+use super::{say, show};
 use crate::conductor::{self, Cluster, Watch};
 use crate::folder::RunFolder;
 
@@ -33,15 +34,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let folder = RunFolder::create(&path)?;
     let mut watch = Watch::quiet();
     if std::io::stderr().is_terminal() {
-        watch.says = Arc::new(|what| eprintln!("{what}"));
+        watch.says = Arc::new(say);
     }
     let ready = |cluster: &Cluster| {
         let text = if args.json { json(cluster) } else { text(cluster, &folder) };
-        println!("{text}");
-        std::io::stdout().flush().ok();
+        // The cluster stays up for whoever finds it in another way.
+        show(&(text + "\n")).unwrap_or_else(|error| say(&format!("{error:#}")));
     };
-    let ended = |ended: &str| eprintln!("{ended}");
-    match conductor::keep_up(&plan.cluster, &folder, &watch, ready, ended) {
+    match conductor::keep_up(&plan.cluster, &folder, &watch, ready, say) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if folder.discard_unless_logged() => Err(error),
         Err(error) => {

@@ -131,5 +131,8 @@ pub(super) fn log_tail(path: &Path) -> String {
     }
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();
+    if lines.is_empty() {
+        return "(it is empty)".to_owned();
+    }
     lines[lines.len().saturating_sub(LINES)..].join("\n")
 }

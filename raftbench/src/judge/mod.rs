@@ -113,7 +113,7 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         resources: resources::resources(
             &observed.samples,
             measured,
-            MetricNames::of(&plan.cluster.target).wal_fsync(),
+            MetricNames::of(plan, &observed.samples).wal_fsync(),
         ),
     }
 }
@@ -132,7 +132,7 @@ fn leader_changes(plan: &Plan, observed: &Observed, measured: Span) -> Option<u6
         terms.dedup();
         return Some(terms.len() as u64);
     }
-    let name = MetricNames::of(&plan.cluster.target).leader_changes();
+    let name = MetricNames::of(plan, &observed.samples).leader_changes();
     let counter = |sample: &crate::evidence::MetricSample| sample.values.get(name).copied();
     counters::largest_growth(&observed.samples, &[measured], i64::MAX, counter)
         .map(|growth| growth as u64)

@@ -82,7 +82,8 @@ pub(super) fn outside(whole: Span, windows: &[Span]) -> Vec<Span> {
 
 /// The length of disjoint spans together.
 pub(super) fn total_ms(spans: &[Span]) -> f64 {
-    spans.iter().map(Span::ms).sum()
+    // The sum of no floats is -0.
+    spans.iter().map(Span::ms).fold(0.0, |sum, ms| sum + ms)
 }
 
 #[cfg(test)]
@@ -129,5 +130,6 @@ mod tests {
     #[test]
     fn without_faults_everything_is_outside() {
         assert_eq!(outside(MEASURED, &[]), [MEASURED]);
+        assert!(total_ms(&[]).is_sign_positive(), "nobody reads -0.000 ms");
     }
 }

@@ -11,8 +11,11 @@ use super::lag::largest_lag;
 use super::quantile::nearest_rank;
 use super::scope::Span;
 use super::summary::{Observation, Reading, ScopeName, Threshold, ThresholdVerdict};
-use crate::evidence::Observed;
+use crate::evidence::{MetricSample, Observed};
 use crate::plan::{METRICS, Plan, Target};
+
+/// etcd has none.
+const BENCH_NODE_COMMIT: &str = "commit_latency_seconds";
 
 /// The names under which a target's servers show the dashboard's metrics.
 pub(super) struct MetricNames {
@@ -25,15 +28,13 @@ pub(super) struct MetricNames {
 }
 
 impl MetricNames {
-    /// Of `target`; an external cluster speaks etcd's API and is read as etcd.
-    pub(super) fn of(target: &Target) -> Self {
-        match target {
-            Target::BenchNode => Self {
-                leader_changes: "leader_changes_total",
-                wal_fsync: "wal_fsync_duration_seconds",
-                commit: Some("commit_latency_seconds"),
-                also: None,
-            },
+    /// Of the plan's target; an external cluster speaks etcd's API and is read as etcd, unless it
+    /// showed itself to be bench-node.
+    pub(super) fn of(plan: &Plan, samples: &[MetricSample]) -> Self {
+        let shown = |name: &str| samples.iter().any(|sample| sample.histograms.contains_key(name));
+        match &plan.cluster.target {
+            Target::External { .. } if shown(BENCH_NODE_COMMIT) => Self::bench_node(),
+            Target::BenchNode => Self::bench_node(),
             Target::Etcd | Target::External { .. } => Self {
                 leader_changes: "etcd_server_leader_changes_seen_total",
                 wal_fsync: "etcd_disk_wal_fsync_duration_seconds",
@@ -43,6 +44,15 @@ impl MetricNames {
                     "p99 of the commits of etcd's database, which are not Raft's",
                 )),
             },
+        }
+    }
+
+    fn bench_node() -> Self {
+        Self {
+            leader_changes: "leader_changes_total",
+            wal_fsync: "wal_fsync_duration_seconds",
+            commit: Some(BENCH_NODE_COMMIT),
+            also: None,
         }
     }
 
@@ -69,7 +79,7 @@ pub(super) struct Scope<'a> {
 
 /// The five thresholds over one scope.
 pub(super) fn thresholds(plan: &Plan, observed: &Observed, scope: &Scope<'_>) -> Vec<Threshold> {
-    let names = MetricNames::of(&plan.cluster.target);
+    let names = MetricNames::of(plan, &observed.samples);
     let limits = &plan.limits;
     let row = |metric: usize, unit: &str, limit: f64, seen: Option<Reading>, meaning: String| {
         Threshold {
@@ -149,7 +159,7 @@ pub(super) fn observations(
         let seen = Reading::Between(lag.ms.0, high);
         row("follower_lag_ms", seen, "since when the leader had had what the follower had");
     }
-    if let Some((name, meaning)) = MetricNames::of(&plan.cluster.target).also
+    if let Some((name, meaning)) = MetricNames::of(plan, &observed.samples).also
         && let (Some(seen), _) = worst_p99_ms(observed, scope, name, f64::INFINITY)
     {
         row(name, seen, meaning);
