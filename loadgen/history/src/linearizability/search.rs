@@ -53,7 +53,7 @@ struct Search<'a> {
     first: u32,
     /// the ranks that were taken beyond it, ascending,
     ahead: Vec<u32>,
-    /// and what was taken of the steps that may have taken effect, ascending.
+    /// and of each kind of twins the last taken, ascending.
     used: Vec<u32>,
 
     /// Untaken writes that took effect, in the order of invocation.
@@ -93,6 +93,7 @@ struct Value {
 /// Steps that may have taken effect and do the same; the first untaken one stands for all.
 #[derive(Clone, Copy)]
 struct Twins {
+    start: usize,
     next: usize,
     end: usize,
 }
@@ -177,7 +178,10 @@ impl<'a> Search<'a> {
             ahead: Vec::new(),
             used: Vec::new(),
             writes: Untaken::new(took_effect),
-            twins: twins.iter().map(|twins| Twins { next: twins.start, end: twins.end }).collect(),
+            twins: twins
+                .iter()
+                .map(|twins| Twins { start: twins.start, next: twins.start, end: twins.end })
+                .collect(),
             twins_of: (0..)
                 .zip(twins)
                 .flat_map(|(n, twins)| twins.clone().map(move |_| n))
@@ -229,7 +233,8 @@ impl<'a> Search<'a> {
             return false;
         }
         self.remembered_at = self.trail.len();
-        !self.seen.enter(self.state, self.first, &self.ahead, &self.used)
+        let twins_of = |step: u32| self.twins_of[step as usize - self.must];
+        !self.seen.enter((self.state, self.first), &self.ahead, &self.used, twins_of)
     }
 
     /// Takes the first candidate, and keeps the others to be tried.
@@ -475,9 +480,14 @@ impl<'a> Search<'a> {
             self.state = step.writes;
         }
         if !step.must {
+            let twins = self.twins_of_mut(index);
+            twins.next += 1;
+            let first = index == twins.start as u32;
             let at = self.used.partition_point(|used| *used < index);
-            self.used.insert(at, index);
-            self.twins_of_mut(index).next += 1;
+            match first {
+                true => self.used.insert(at, index),
+                false => self.used[at - 1] = index,
+            }
             return;
         }
         if !step.is_read() {
@@ -527,8 +537,14 @@ impl<'a> Search<'a> {
             self.values[step.writes as usize].writers += 1;
         }
         if !step.must {
-            self.used.retain(|used| *used != index);
-            self.twins_of_mut(index).next -= 1;
+            let twins = self.twins_of_mut(index);
+            twins.next -= 1;
+            let first = index == twins.start as u32;
+            let at = self.used.partition_point(|used| *used < index);
+            match first {
+                true => drop(self.used.remove(at)),
+                false => self.used[at] = index - 1,
+            }
             return;
         }
         if !step.is_read() {
