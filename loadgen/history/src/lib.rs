@@ -8,11 +8,13 @@ mod line;
 pub mod linearizability;
 mod operation;
 mod reader;
+mod text;
 mod timeline;
 mod writer;
 
 pub use error::HistoryError;
 pub use operation::{Consistency, Kind, Operation, Outcome};
 pub use reader::{MAX_LINE_BYTES, Reader, read};
+pub use text::shorten;
 pub use timeline::timeline;
 pub use writer::write;

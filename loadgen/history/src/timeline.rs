@@ -7,8 +7,8 @@
 
 use std::fmt::Write;
 
-use crate::linearizability::{Violation, ViolationKind, Witness, shorten};
-use crate::{Kind, Operation};
+use crate::linearizability::{Violation, ViolationKind, Witness};
+use crate::{Kind, Operation, shorten};
 
 /// One drawing of these violations, one below the other. The same violations give the same bytes.
 pub fn timeline(violations: &[Violation]) -> String {
@@ -36,10 +36,10 @@ pub fn timeline(violations: &[Violation]) -> String {
 <style>
 text {{ font-family: system-ui, "Helvetica Neue", Arial, sans-serif; font-size: 14px; fill: #1f2933; }}
 .head {{ font-size: 18px; font-weight: 600; }}
-.what {{ font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 13px; }}
+.what {{ font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 13px; paint-order: stroke; stroke: #ffffff; stroke-width: 4px; stroke-linejoin: round; }}
 .who {{ font-size: 13px; fill: #52606d; }}
 .note, .tick {{ font-size: 12px; fill: #52606d; }}
-.culprit {{ font-weight: 700; fill: {CULPRIT}; }}
+.culprit {{ font-weight: 700; fill: {CULPRIT}; stroke: #fdecea; }}
 </style>
 <defs>
 {gradients}</defs>
@@ -63,6 +63,12 @@ const BAR: f64 = 14.0;
 const CULPRIT: &str = "#b42318";
 /// Of a 13 px monospaced letter, of a 15 px one of a sentence, of a 12 px digit: generous.
 const LETTER: f64 = 7.9;
+/// Letters of a node, of a key in the title, of a key or value in a label, of any in what the pointer
+/// shows.
+const NODE_LETTERS: usize = 12;
+const KEY_LETTERS: usize = 56;
+const LABEL_LETTERS: usize = 24;
+const LONGEST_TITLE: usize = 500;
 const SENTENCE_COLUMNS: usize = 124;
 const DIGIT: f64 = 7.2;
 const LEGEND: [&str; 2] = [
@@ -119,7 +125,7 @@ impl<'a> Panel<'a> {
         let share = |pair: &[i64]| 1.0 + (1.0 + between_ns(pair[0], pair[1]) / 1e3).log10() / 4.0;
         let whole: f64 = times.windows(2).map(share).sum();
         let open = operations().any(|operation| operation.complete_ns.is_none());
-        let width = RIGHT - LEFT - 12.0 - if open { FADE } else { 0.0 };
+        let width = RIGHT - LEFT - 36.0 - if open { FADE } else { 0.0 };
         let mut at = LEFT + 6.0;
         let mut moments = Vec::with_capacity(times.len());
         for (index, time) in times.iter().enumerate() {
@@ -155,7 +161,7 @@ impl<'a> Panel<'a> {
         let _ = writeln!(
             body,
             r#"<text class="head" x="{MARGIN}" y="{y}">{}</text>"#,
-            escaped(&format!("{} on key {}", shape(*kind), cut(key, 70)))
+            escaped(&format!("{} on key {}", shape(*kind), shorten(key, KEY_LETTERS)))
         );
         y += 8.0;
         for line in wrapped(sentence, SENTENCE_COLUMNS) {
@@ -165,9 +171,7 @@ impl<'a> Panel<'a> {
         let shown = operations.len() as u64;
         let note = match (shown < *size, smallest) {
             (true, _) => format!("The last {shown} of {size} operations that cannot be ordered."),
-            (false, true) => {
-                "Without any one of these operations the others can be ordered.".into()
-            }
+            (false, true) => "A smallest set: none of these operations can be left out.".into(),
             (false, false) => {
                 "These operations cannot be ordered; a smaller set was not found in time.".into()
             }
@@ -198,16 +202,14 @@ impl<'a> Panel<'a> {
 
     fn lane(&self, top: f64, culprit: bool, witness: &Witness, body: &mut String) {
         let Witness { line, operation } = witness;
-        let who = match &operation.node {
-            Some(node) => format!("process {} · {}", operation.process, cut(node, 10)),
-            None => format!("process {}", operation.process),
-        };
+        let node = operation.node.as_deref().map(|node| shorten(node, NODE_LETTERS) + " · ");
         let (who_y, line_y) = (top + 20.0, top + 36.0);
         let _ = writeln!(
             body,
-            "<text class=\"who\" x=\"{MARGIN}\" y=\"{who_y}\">{}</text>\n\
-             <text class=\"note\" x=\"{MARGIN}\" y=\"{line_y}\">line {line}</text>",
-            escaped(&who)
+            "<text class=\"who\" x=\"{MARGIN}\" y=\"{who_y}\">process {}</text>\n\
+             <text class=\"note\" x=\"{MARGIN}\" y=\"{line_y}\">{}line {line}</text>",
+            operation.process,
+            escaped(&node.unwrap_or_default())
         );
         let start = self.at(operation.invoke_ns);
         let end = operation.complete_ns.map_or(RIGHT, |time| self.at(time));
@@ -234,7 +236,7 @@ impl<'a> Panel<'a> {
         );
     }
 
-    /// The moments, in time since the first; those whose text has no room get a stroke alone.
+    /// The moments, in time since the first operation was sent; those whose text has no room get a stroke alone.
     fn axis(&self, top: f64, body: &mut String) -> f64 {
         let y = top + 8.0;
         let _ = writeln!(
@@ -251,8 +253,15 @@ impl<'a> Panel<'a> {
         };
         // Texts stand in two rows, and keep away from the one before them in their row.
         let mut free = [LEFT - 40.0; 2];
+        let mut last_text = String::new();
         for (time, x) in &self.moments {
-            let text = format!("{:.3}", between_ns(first.0, *time) / ns);
+            let since = between_ns(first.0, *time) / ns;
+            let mut text = format!("{since:.3}");
+            if text == last_text {
+                text = format!("{since:.6}");
+            } else {
+                last_text.clone_from(&text);
+            }
             let half = DIGIT * text.len() as f64 / 2.0;
             let row = free.iter().position(|free| x - half > *free);
             let stroke = y + row.map_or(5.0, |row| 5.0 + 14.0 * row as f64);
@@ -270,10 +279,8 @@ impl<'a> Panel<'a> {
             }
         }
         let unit_y = y + 18.0;
-        let _ = writeln!(
-            body,
-            r#"<text class="tick" x="{MARGIN}" y="{unit_y}">{unit} since the first was sent</text>"#
-        );
+        let _ =
+            writeln!(body, r#"<text class="tick" x="{MARGIN}" y="{unit_y}">time in {unit}</text>"#);
         y + 40.0
     }
 }
@@ -293,8 +300,10 @@ fn shape(kind: ViolationKind) -> &'static str {
 /// As in `put k=v`.
 fn label(operation: &Operation) -> String {
     let name = operation.key.rsplit('/').find(|part| !part.is_empty()).unwrap_or(&operation.key);
-    let key = shorten(name);
-    let text = |value: &Option<String>| value.as_deref().map_or("absent".to_owned(), shorten);
+    let key = shorten(name, LABEL_LETTERS);
+    let text = |value: &Option<String>| {
+        value.as_deref().map_or("absent".to_owned(), |value| shorten(value, LABEL_LETTERS))
+    };
     let what = match operation.op {
         Kind::Put => format!("put {key}={}", text(&operation.value)),
         Kind::Get => format!("get {key} → {}", text(&operation.value)),
@@ -312,8 +321,9 @@ fn label(operation: &Operation) -> String {
 /// What the pointer shows: nothing shortened but the very long.
 fn in_full(operation: &Operation) -> String {
     let Operation { key, invoke_ns, complete_ns, revision, .. } = operation;
-    let text =
-        |value: &Option<String>| value.as_deref().map_or("absent".to_owned(), |v| cut(v, 500));
+    let text = |value: &Option<String>| {
+        value.as_deref().map_or("absent".to_owned(), |v| shorten(v, LONGEST_TITLE))
+    };
     let what = match operation.op {
         Kind::Put => format!("put {}", text(&operation.value)),
         Kind::Get => format!("get, returned {}", text(&operation.value)),
@@ -322,7 +332,10 @@ fn in_full(operation: &Operation) -> String {
     };
     let ended = complete_ns.map_or("never".to_owned(), |ns| format!("{ns} ns"));
     let revision = revision.map_or(String::new(), |revision| format!(", revision {revision}"));
-    format!("{what}; key {}; sent {invoke_ns} ns, answered {ended}{revision}", cut(key, 500))
+    format!(
+        "{what}; key {}; sent {invoke_ns} ns, answered {ended}{revision}",
+        shorten(key, LONGEST_TITLE)
+    )
 }
 
 fn between_ns(from: i64, to: i64) -> f64 {
@@ -342,17 +355,6 @@ fn wrapped(text: &str, columns: usize) -> Vec<String> {
         }
     }
     lines
-}
-
-/// Up to so many letters, without the middle.
-fn cut(text: &str, longest: usize) -> String {
-    let letters: Vec<char> = text.chars().collect();
-    if letters.len() <= longest {
-        return text.to_owned();
-    }
-    let half = longest / 2;
-    let (start, end) = (&letters[..half], &letters[letters.len() - half..]);
-    start.iter().chain(&['…']).chain(end).collect()
 }
 
 fn escaped(text: &str) -> String {

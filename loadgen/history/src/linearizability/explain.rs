@@ -6,7 +6,11 @@
 
 use super::records::{ABSENT, Record, Texts};
 use super::report::ViolationKind;
-use crate::{Kind, Outcome};
+use crate::text::duration;
+use crate::{Kind, Outcome, shorten};
+
+/// A value's letters in a sentence.
+const VALUE_LETTERS: usize = 24;
 
 /// What is known of the key.
 pub(super) struct Case<'a> {
@@ -154,10 +158,10 @@ impl Case<'_> {
                 }
             };
             let sentence = format!(
-                "{}, but {} had completed {} before that was sent, {since}{unseen}",
+                "{}, although it was sent {} after {} had completed; {since}{unseen}",
                 self.found(read),
-                self.short(write),
-                duration(late_ns)
+                duration(late_ns),
+                self.short(write)
             );
             Some(Shape { kind, sentence, beside: None })
         })
@@ -181,10 +185,10 @@ impl Case<'_> {
                 .filter(about)
                 .find_map(|later| self.was_there_before(old, later))?;
             let sentence = format!(
-                "{}, but {} {} before that was sent, {since}",
+                "{}, although it was sent {} after {}; {since}",
                 self.found(read),
-                self.had_found(witness),
-                duration(late_ns)
+                duration(late_ns),
+                self.had_found(witness)
             );
             Some(Shape { kind: ViolationKind::StaleRead, sentence, beside: None })
         })
@@ -193,16 +197,16 @@ impl Case<'_> {
     /// How it is known that a value was there before an operation was sent.
     fn was_there_before(&self, old: u32, later: &Record) -> Option<String> {
         if old == ABSENT {
-            return Some("and nobody had deleted it".to_owned());
+            return Some("nobody had deleted it".to_owned());
         }
         let about = |record: &&Record| [observed(record), written(record)].contains(&Some(old));
         let earlier = self.part.iter().filter(about).find(|record| gap_ns(record, later).is_some());
         earlier.map(|earlier| {
             format!(
-                "and {} is older: {} had completed before {} was sent",
+                "{} is older: {} had completed before {} was sent",
                 self.text(old),
-                self.short(earlier),
-                self.short(later)
+                brief(earlier),
+                brief(later)
             )
         })
     }
@@ -238,8 +242,21 @@ impl Case<'_> {
     }
 
     fn text(&self, value: u32) -> String {
-        self.texts.value(value).map_or("absent".to_owned(), |text| format!("`{}`", shorten(text)))
+        self.texts
+            .value(value)
+            .map_or("absent".to_owned(), |text| format!("`{}`", shorten(text, VALUE_LETTERS)))
     }
+}
+
+/// As in "put (line 7)".
+fn brief(record: &Record) -> String {
+    let op = match record.op {
+        Kind::Put => "put",
+        Kind::Get => "get",
+        Kind::Cas => "cas",
+        Kind::Delete => "delete",
+    };
+    format!("{op} (line {})", record.line())
 }
 
 fn observed(record: &Record) -> Option<u32> {
@@ -259,27 +276,4 @@ fn written(record: &Record) -> Option<u32> {
 fn gap_ns(earlier: &Record, later: &Record) -> Option<i64> {
     (earlier.complete_ns < later.invoke_ns)
         .then(|| later.invoke_ns.saturating_sub(earlier.complete_ns))
-}
-
-/// As in "12.3 ms".
-fn duration(ns: i64) -> String {
-    let ns = ns as f64;
-    let (value, unit) = match ns {
-        below if below < 1e3 => return format!("{ns} ns"),
-        below if below < 1e6 => (ns / 1e3, "us"),
-        below if below < 1e9 => (ns / 1e6, "ms"),
-        _ => (ns / 1e9, "s"),
-    };
-    if value < 10.0 { format!("{value:.2} {unit}") } else { format!("{value:.1} {unit}") }
-}
-
-/// The middle of a long value is left out.
-pub(crate) fn shorten(text: &str) -> String {
-    const LONGEST: usize = 24;
-    let letters: Vec<char> = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if letters.len() <= LONGEST {
-        return letters.into_iter().collect();
-    }
-    let (start, end) = (&letters[..LONGEST / 2], &letters[letters.len() - LONGEST / 2 + 1..]);
-    start.iter().chain(&['…']).chain(end).collect()
 }

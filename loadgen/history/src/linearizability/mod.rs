@@ -56,6 +56,8 @@
 //! 7. **No dead ends on sight.** A value that is still to be observed, and that nobody can write
 //!    again, is not overwritten; and if the operation that holds all others up waits for a value,
 //!    somebody must be able to write it now.
+//! 8. **What led nowhere covers more than itself.** A configuration that differs from one that led
+//!    nowhere only in that it used more of the unknown writes leads nowhere either (see `seen`).
 //!
 //! Quiescent moments need no rule of their own. A configuration is remembered as the operations
 //! taken beyond the first untaken one (in the order of completion), so at a quiescent moment only the
@@ -83,12 +85,11 @@ use std::borrow::Borrow;
 
 pub use limits::{CheckProgress, Limits};
 pub use report::{
-    CheckReport, LeftOut, MAX_VIOLATIONS, MAX_WITNESSES, UndecidedKey, Verdict, Violation,
-    ViolationKind, Witness,
+    CheckReport, LeftOut, MAX_UNDECIDED, MAX_VIOLATIONS, MAX_WITNESSES, UndecidedKey, Verdict,
+    Violation, ViolationKind, Witness,
 };
 
 use crate::Operation;
-pub(crate) use explain::shorten;
 use records::Records;
 
 /// Takes a history in, one operation after the other in any order, and checks it. It keeps about

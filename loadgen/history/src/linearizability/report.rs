@@ -1,6 +1,7 @@
 //! What a check says: the verdict, what was checked, and for each failure the operations that
 //! cannot be ordered.
 
+use std::fmt;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -12,18 +13,20 @@ use super::prepare::Step;
 use super::records::{Grouped, Record, Texts};
 use super::search::Decision;
 use super::shrink::shrink;
-use crate::{Operation, Outcome};
+use crate::{Kind, Operation, Outcome, shorten};
 
 /// What a check says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckReport {
     /// Fail if any key's history has no order; else undecided if any could not be decided, or if
-    /// there was nothing to check.
+    /// nothing was observed, which no order could contradict.
     pub verdict: Verdict,
     /// Operations that were checked.
     pub operations: u64,
     /// Of them, those with an unknown outcome.
     pub unknown_writes: u64,
+    /// Of them, those that observed something: gets, and cas, that ended ok.
+    pub observations: u64,
     /// Keys that were checked.
     pub keys: u64,
     /// Operations that were not.
@@ -33,7 +36,25 @@ pub struct CheckReport {
     /// Of these, at most [`MAX_VIOLATIONS`], the smallest set of operations first.
     pub violations: Vec<Violation>,
     /// Keys that could not be decided.
+    pub undecided_keys: u64,
+    /// Of these, at most [`MAX_UNDECIDED`], by name.
     pub undecided: Vec<UndecidedKey>,
+}
+
+impl CheckReport {
+    /// Why the verdict is undecided, where it is.
+    pub fn why_undecided(&self) -> String {
+        let Some(first) = self.undecided.first() else {
+            return "no ok get or cas was there to contradict an order".to_owned();
+        };
+        let others = match self.undecided_keys {
+            0 | 1 => String::new(),
+            number => format!(", and {} of the other keys", number - 1),
+        };
+        let UndecidedKey { key, operations, limit } = first;
+        let key = shorten(key, KEY_LETTERS);
+        format!("key `{key}` ({operations} operations) ran into the {limit} limit{others}")
+    }
 }
 
 /// The verdict.
@@ -78,6 +99,13 @@ pub struct Violation {
     pub operations: Vec<Witness>,
 }
 
+/// In a sentence.
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key `{}`: {}", shorten(&self.key, KEY_LETTERS), self.sentence)
+    }
+}
+
 /// An operation of a set, and its line in the history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Witness {
@@ -120,8 +148,12 @@ pub struct UndecidedKey {
 
 /// A report holds no more violations than this.
 pub const MAX_VIOLATIONS: usize = 5;
+/// Nor more undecided keys than this.
+pub const MAX_UNDECIDED: usize = 20;
 /// A violation shows no more operations than this.
 pub const MAX_WITNESSES: usize = 60;
+/// A key's letters in a sentence.
+const KEY_LETTERS: usize = 80;
 /// So many keys that failed are shrunk, the shortest histories first.
 const MAX_SHRUNK: usize = 50;
 
@@ -135,20 +167,26 @@ pub(super) fn report(history: Grouped, limits: &Limits, progress: &CheckProgress
     };
     let failed = of(|decision| *decision == Decision::NoOrder);
     let exhausted = of(|decision| matches!(decision, Decision::Exhausted(_)));
-    let verdict = match (failed.is_empty(), exhausted.is_empty() && !keys.is_empty()) {
+    let number =
+        |wanted: fn(&&Record) -> bool| history.checked().iter().filter(wanted).count() as u64;
+    let observations = number(|record| {
+        record.outcome == Outcome::Ok && matches!(record.op, Kind::Get | Kind::Cas)
+    });
+    let verdict = match (failed.is_empty(), exhausted.is_empty() && observations > 0) {
         (false, _) => Verdict::Fail,
         (true, false) => Verdict::Undecided,
         (true, true) => Verdict::Pass,
     };
-    let unknown = history.checked().iter().filter(|record| record.outcome == Outcome::Unknown);
     let mut report = CheckReport {
         verdict,
         operations: history.checked().len() as u64,
-        unknown_writes: unknown.count() as u64,
+        unknown_writes: number(|record| record.outcome == Outcome::Unknown),
+        observations,
         keys: keys.len() as u64,
         left_out: history.left_out,
         failed_keys: failed.len() as u64,
         violations: Vec::new(),
+        undecided_keys: exhausted.len() as u64,
         undecided: Vec::new(),
     };
     if !failed.is_empty() || !exhausted.is_empty() {
@@ -165,6 +203,7 @@ pub(super) fn report(history: Grouped, limits: &Limits, progress: &CheckProgress
         });
         report.undecided = named.collect();
         report.undecided.sort_by(|a, b| a.key.cmp(&b.key));
+        report.undecided.truncate(MAX_UNDECIDED);
     }
     report
 }

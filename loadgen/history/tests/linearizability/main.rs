@@ -19,7 +19,7 @@ fn passes(history: &[Operation]) -> bool {
     match report.verdict {
         Verdict::Pass => true,
         Verdict::Fail => false,
-        Verdict::Undecided if report.operations == 0 => true,
+        Verdict::Undecided if report.observations == 0 => true,
         Verdict::Undecided => panic!("undecided:\n{}", lines(history)),
     }
 }
