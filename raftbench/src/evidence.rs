@@ -160,6 +160,17 @@ pub struct Observed {
     pub problems: Vec<String>,
 }
 
+impl Observed {
+    /// The endpoints' nodes, in the endpoints' order; an endpoint without a node is its own name.
+    pub fn endpoint_names(&self) -> Vec<String> {
+        let name = |endpoint: &String| {
+            let node = self.nodes.iter().find(|node| node.client == *endpoint);
+            node.map_or_else(|| endpoint.clone(), |node| node.name.clone())
+        };
+        self.load.endpoints.iter().map(name).collect()
+    }
+}
+
 /// A member of the cluster under test.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeRecord {

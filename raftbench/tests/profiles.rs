@@ -134,6 +134,18 @@ fn numbers_outside_their_range_are_refused() {
 }
 
 #[test]
+fn a_check_that_could_not_fail_is_refused() {
+    for unread in ["load.mix={put=1}", "load.reads=serializable"] {
+        refused(
+            LEAST,
+            &["checks.linearizable=true", unread],
+            &["--set checks.linearizable=true", "needs gets that ask for linearizability"],
+        );
+    }
+    assert!(plan(LEAST, &["checks.linearizable=true"]).expect("sound").checks.linearizable);
+}
+
+#[test]
 fn the_nodes_own_settings_are_checked_before_it_starts() {
     let text = format!("{LEAST}[cluster.bench_node]\npre_vote = true\npre_vot = 1\n");
     refused(&text, &[], &["test.toml:7:", "`cluster.bench_node.pre_vot`", "pre_vote"]);

@@ -4,6 +4,7 @@
 //! Invariant: commands hold no rule of their own; what they print comes from another room.
 //! Exit codes: 0 pass, 1 fail, 2 usage or environment, 3 inconclusive, 4 invalid.
 
+mod check;
 mod compare;
 mod load;
 mod node;
@@ -54,6 +55,8 @@ enum Command {
     Soak(soak::Args),
     /// Show a run again, from its folder
     Report(report::Args),
+    /// Check a recorded history for linearizability
+    Check(check::Args),
     /// Show two runs side by side
     Compare(compare::Args),
     /// List the embedded profiles, or print one
@@ -71,6 +74,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Node(args) => node::run(args),
         Command::Soak(args) => soak::run(args),
         Command::Report(args) => report::run(args),
+        Command::Check(args) => check::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Profiles(args) => profiles::run(args),
     }

@@ -33,15 +33,47 @@ pub(super) fn start(plan: &Plan) -> Watched {
         return Watched { watch: Watch::quiet(), drawing: None };
     }
     let load: Arc<Progress> = Arc::default();
-    let bar = ProgressBar::new_spinner();
-    let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    let bar = spinner();
     bar.set_message(format!("{} on {}", plan.profile, plan.cluster.target.name()));
     let (end, ended) = channel();
     let (shown, counted) = (bar.clone(), load.clone());
     let thread = std::thread::spawn(move || draw(&shown, &counted, &ended));
     let says = Arc::new(move |what: &str| bar.println(what));
     Watched { watch: Watch { load, says }, drawing: Some(Drawing { end, thread }) }
+}
+
+/// A line that tells what is being done, on stderr if that is a terminal. Dropped, it is gone.
+pub(super) struct Line(ProgressBar);
+
+/// Shows a line.
+pub(super) fn line(what: impl Into<String>) -> Line {
+    if !std::io::stderr().is_terminal() {
+        return Line(ProgressBar::hidden());
+    }
+    let bar = spinner();
+    bar.set_message(what.into());
+    bar.enable_steady_tick(TICK);
+    Line(bar)
+}
+
+impl Line {
+    /// Says something else.
+    pub(super) fn says(&self, what: impl Into<String>) {
+        self.0.set_message(what.into());
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar
 }
 
 impl Watched {

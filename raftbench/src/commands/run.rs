@@ -39,14 +39,17 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Err(error.context(format!("the run broke off; logs are in {}", logs.display())));
         }
     };
+    let judging = progress::line("judging the run");
     let summary = judge(&plan, &observed);
+    drop(judging);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     folder.write(&plan, &observed, &summary, &arguments)?;
     let page = report(&folder, Format::Markdown)?;
     folder.write_file("report.md", |to| Ok(std::io::Write::write_all(to, page.as_bytes())?))?;
     let table = report(&folder, Format::Table)?;
     let mut text = format!("{table}\nrun folder: {}\n", folder.path().display());
-    if observed.problems.is_empty() && summary.checks.audit != CheckVerdict::Fail {
+    let checks = [summary.checks.audit, summary.checks.linearizable];
+    if observed.problems.is_empty() && !checks.contains(&CheckVerdict::Fail) {
         folder.remove_data()?;
     } else {
         text += &format!("the nodes' data is kept in {}\n", folder.data().display());

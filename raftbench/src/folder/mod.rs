@@ -19,6 +19,8 @@ use crate::judge::summary::Summary;
 const SUMMARY: &str = "summary.json";
 /// The operations' file.
 const HISTORY: &str = "history.jsonl.zst";
+/// The drawing of what is not linearizable, where something is not.
+pub const VIOLATION: &str = "violation.svg";
 
 /// A run folder on this disk.
 #[derive(Clone, Debug)]
@@ -51,9 +53,14 @@ impl RunFolder {
         Path::new("results/local").join(format!("{time}-{profile}-{target}"))
     }
 
+    /// A folder that may be no whole run: only what is asked of it need be there.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
     /// A folder that a run left.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let folder = Self { path: path.to_owned() };
+        let folder = Self::at(path);
         if !folder.file(SUMMARY).is_file() {
             bail!("{} is not a run folder: it has no summary.json", path.display());
         }
@@ -72,6 +79,15 @@ impl RunFolder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The operations: compressed, as runs write them, or plain.
+    pub fn history(&self) -> anyhow::Result<PathBuf> {
+        let names = [HISTORY, HISTORY.trim_end_matches(".zst")];
+        let mut files = names.iter().map(|name| self.file(name));
+        files.find(|file| file.is_file()).with_context(|| {
+            format!("{} holds no history: no {}", self.path.display(), names.join(" and no "))
+        })
     }
 
     /// What the nodes print.

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::leadership::Leadership;
 use super::manifest::manifest;
-use super::{HISTORY, RunFolder, SUMMARY};
+use super::{HISTORY, RunFolder, SUMMARY, VIOLATION};
 use crate::evidence::Observed;
 use crate::judge::summary::Summary;
 use crate::plan::Plan;
@@ -36,9 +36,15 @@ impl RunFolder {
         self.write_file("faults.jsonl", |to| write_lines(to, &observed.faults))?;
         self.write_file("events.jsonl", |to| write_lines(to, &observed.events))?;
         self.write_file("metrics.jsonl", |to| write_lines(to, &observed.samples))?;
-        let names = endpoint_names(observed);
-        let history: Vec<_> = operations(&observed.load, &plan.load.keys, Some(&names)).collect();
-        history::write(&self.file(HISTORY), &history)?;
+        let names = observed.endpoint_names();
+        let operations = operations(&observed.load, &plan.load.keys, Some(&names));
+        history::write(&self.file(HISTORY), operations)?;
+        let check = summary.checks.linearizability.as_ref();
+        if let Some(violations) = check.map(|check| &check.violations).filter(|all| !all.is_empty())
+        {
+            let drawing = history::timeline(violations);
+            self.write_file(VIOLATION, |to| Ok(to.write_all(drawing.as_bytes())?))?;
+        }
         // Last: a folder with a summary is a whole one.
         self.write_file(SUMMARY, |to| {
             serde_json::to_writer_pretty(&mut *to, summary)?;
@@ -97,13 +103,4 @@ fn write_intervals(to: &mut impl Write, plan: &Plan, observed: &Observed) -> any
         )?;
     }
     Ok(())
-}
-
-/// The endpoints' nodes, in the endpoints' order.
-fn endpoint_names(observed: &Observed) -> Vec<String> {
-    let name = |endpoint: &String| {
-        let node = observed.nodes.iter().find(|node| node.client == *endpoint);
-        node.map_or_else(|| endpoint.clone(), |node| node.name.clone())
-    };
-    observed.load.endpoints.iter().map(name).collect()
 }

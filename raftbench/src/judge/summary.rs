@@ -3,6 +3,7 @@
 //! Invariant: every number that a report shows about a run is one of these, with its unit in its
 //! name or beside it. Fields may be added; none is renamed or taken away.
 
+use history::linearizability::CheckReport;
 use loadgen::summary::LoadSummary;
 use serde::{Deserialize, Serialize};
 
@@ -212,8 +213,11 @@ pub struct CheckResults {
     pub unknown_writes: u64,
     /// What the audit has to say, one line each.
     pub findings: Vec<String>,
-    /// `skipped` until the checker exists.
+    /// Every key's operations can be ordered.
     pub linearizable: CheckVerdict,
+    /// What that rests on; absent where the profile does not ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linearizability: Option<CheckReport>,
 }
 
 /// How a check ended.
@@ -226,7 +230,7 @@ pub enum CheckVerdict {
     Fail,
     /// It could not be decided.
     Undecided,
-    /// It was not asked for, or is not there.
+    /// It was not asked for.
     Skipped,
 }
 

@@ -1,8 +1,9 @@
 //! From findings to a verdict and its reasons.
 //!
 //! Invariant: the order of precedence is
-//! 1. a failed audit: fail. A lost write is a fact about the target whatever the faults or the
-//!    generator did, so it is told even where the latencies are not to be trusted;
+//! 1. a failed audit, or a history that is not linearizable: fail. A lost write is a fact about the
+//!    target whatever the faults or the generator did, so it is told even where the latencies are
+//!    not to be trusted;
 //! 2. a fault that did not bite, or a generator past its limit: invalid;
 //! 3. a threshold outside fault windows or an expectation not met, or something that went wrong
 //!    unasked, such as a node that ended by itself: fail;
@@ -10,6 +11,8 @@
 //! 5. else pass.
 //!
 //! Reasons of every rank are kept, the most important first.
+
+use history::linearizability::Violation;
 
 use super::summary::{
     CheckResults, CheckVerdict, Fault, Reading, ScopeName, Threshold, ThresholdVerdict, Verdict,
@@ -74,7 +77,7 @@ fn losses(findings: &Findings<'_>) -> Vec<String> {
         });
     }
     if checks.linearizable == CheckVerdict::Fail {
-        reasons.push("the history is not linearizable".into());
+        reasons.push(format!("the history is not linearizable: {}", first_violation(checks)));
     }
     reasons
 }
@@ -164,6 +167,9 @@ fn gaps(plan: &Plan, findings: &Findings<'_>) -> Vec<String> {
     {
         reasons.push(format!("the audit could not be decided: {}", first_finding(checks)));
     }
+    if let (CheckVerdict::Undecided, Some(check)) = (checks.linearizable, &checks.linearizability) {
+        reasons.push(format!("linearizability could not be decided: {}", check.why_undecided()));
+    }
     for fault in findings.faults {
         if fault.healed_s.is_some() && fault.recovered_s.is_none() {
             reasons.push(format!(
@@ -192,6 +198,9 @@ fn what_held(plan: &Plan, findings: &Findings<'_>) -> String {
     if findings.checks.audit == CheckVerdict::Pass {
         parts.push(format!("none of {} acknowledged writes lost", findings.checks.acked_writes));
     }
+    if findings.checks.linearizable == CheckVerdict::Pass {
+        parts.push("the history is linearizable".to_owned());
+    }
     if let Some(limit_ms) = plan.expect.max_outage_ms {
         parts.push(format!(
             "longest outage {:.0} ms (limit {limit_ms} ms)",
@@ -216,6 +225,12 @@ fn is_required(plan: &Plan, threshold: &Threshold) -> bool {
 
 fn first_finding(checks: &CheckResults) -> &str {
     checks.findings.first().map_or("it left no finding", String::as_str)
+}
+
+fn first_violation(checks: &CheckResults) -> String {
+    let violations = checks.linearizability.as_ref().map(|check| check.violations.as_slice());
+    let first = violations.unwrap_or_default().first();
+    first.map_or("it left no violation".to_owned(), Violation::to_string)
 }
 
 fn in_words(seen: Reading) -> String {

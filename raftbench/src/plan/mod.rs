@@ -135,8 +135,7 @@ pub enum FaultTarget {
 pub struct Checks {
     /// Read back every key after the run and account for every acknowledged write.
     pub audit: bool,
-    /// Check the history for linearizability (the checker comes later; until then the summary says
-    /// `skipped`).
+    /// Check the history for linearizability.
     pub linearizable: bool,
 }
 

@@ -55,7 +55,7 @@ pub(super) fn plan(
     let root = Section::root(document, ROOT)?;
     let cluster = cluster(&root.section("cluster", CLUSTER)?)?;
     let load = load(&root, seed, key_prefix)?;
-    let checks = checks(&root.section("checks", &["audit", "linearizable"])?)?;
+    let checks = checks(&root.section("checks", &["audit", "linearizable"])?, &load)?;
     let faults = faults::faults(&root, &cluster, load.measure)?;
     Ok(Plan {
         profile: name.to_owned(),
@@ -327,11 +327,19 @@ fn phases(
     Ok((warmup, measure, drain))
 }
 
-fn checks(section: &Section<'_>) -> Result<Checks, ProfileError> {
-    Ok(Checks {
-        audit: section.boolean("audit")?.unwrap_or(true),
-        linearizable: section.boolean("linearizable")?.unwrap_or(false),
-    })
+fn checks(section: &Section<'_>, load: &LoadSpec) -> Result<Checks, ProfileError> {
+    let audit = section.boolean("audit")?.unwrap_or(true);
+    let linearizable = section.boolean("linearizable")?.unwrap_or(false);
+    // Writes alone can always be ordered: such a check could not fail.
+    if linearizable && (load.put_share >= 1.0 || load.reads == Consistency::Serializable) {
+        return Err(section.error_at(
+            "linearizable",
+            "needs gets that ask for linearizability: set load.mix.get above 0, and load.reads = \
+             \"linearizable\""
+                .into(),
+        ));
+    }
+    Ok(Checks { audit, linearizable })
 }
 
 fn limits(root: &Section<'_>) -> Result<Limits, ProfileError> {

@@ -1,7 +1,9 @@
 //! What a report says, in which order, whatever its format: the verdict and its reasons, the
 //! dashboard, latency, faults, checks, and what each node used.
 
+use super::check;
 use super::figures::{bytes, count, ms, reading, seconds, us};
+use crate::folder::VIOLATION;
 use crate::judge::summary::{
     CheckVerdict, Fault, ScopeName, Summary, Threshold, ThresholdVerdict, Verdict,
 };
@@ -235,8 +237,15 @@ fn checks(summary: &Summary, blocks: &mut Vec<Block>) {
         CheckVerdict::Skipped => "skipped",
     };
     blocks.push(Block::Title("Checks".into()));
+    let checked = checks.linearizability.as_ref().map_or(String::new(), |check| {
+        format!(
+            " ({} operations on {} keys)",
+            count(check.operations as f64),
+            count(check.keys as f64)
+        )
+    });
     blocks.push(Block::Line(format!(
-        "audit: {} ({} acknowledged writes, {} lost; {} unknown); linearizable: {}",
+        "audit: {} ({} acknowledged writes, {} lost; {} unknown); linearizable: {}{checked}",
         word(checks.audit),
         count(checks.acked_writes as f64),
         checks.lost_writes.map_or("nobody knows how many".into(), |lost| count(lost as f64)),
@@ -244,6 +253,12 @@ fn checks(summary: &Summary, blocks: &mut Vec<Block>) {
         word(checks.linearizable)
     )));
     blocks.extend(checks.findings.iter().map(|finding| Block::Item(finding.clone())));
+    if let Some(check) = &checks.linearizability {
+        blocks.extend(check::failures(check));
+        if !check.violations.is_empty() {
+            blocks.push(Block::Item(format!("drawn in {VIOLATION}")));
+        }
+    }
 }
 
 fn resources(summary: &Summary, blocks: &mut Vec<Block>) {

@@ -68,10 +68,16 @@ fn cases(summary: &Summary) -> Vec<(String, Ending)> {
         cases.push((format!("{} {} {}", fault.id, fault.kind, fault.target), ending));
     }
     let checks = &summary.checks;
-    for (name, check) in [("audit", checks.audit), ("linearizable", checks.linearizable)] {
-        let ending = match check {
+    let check = checks.linearizability.as_ref();
+    let violations = check.map(|check| &check.violations).into_iter().flatten();
+    let violations: Vec<String> = violations.map(|violation| violation.to_string()).collect();
+    for (name, verdict, found) in [
+        ("audit", checks.audit, &checks.findings),
+        ("linearizable", checks.linearizable, &violations),
+    ] {
+        let ending = match verdict {
             CheckVerdict::Pass => Ending::Passed,
-            CheckVerdict::Fail => Ending::Failure(checks.findings.join("; ")),
+            CheckVerdict::Fail => Ending::Failure(found.join("; ")),
             CheckVerdict::Undecided => Ending::Error("undecided".into()),
             CheckVerdict::Skipped => Ending::Skipped("not checked".into()),
         };

@@ -3,6 +3,7 @@
 //! Invariant: made from the folder alone, and from nothing that changes: the same folder gives the
 //! same bytes.
 
+pub mod check;
 mod content;
 mod figures;
 mod junit;

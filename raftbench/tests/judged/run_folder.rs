@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use history::Kind;
+use loadgen::record::ReadValue;
 use raftbench::compare::{Side, compare};
 use raftbench::evidence::Observed;
 use raftbench::folder::RunFolder;
@@ -49,8 +51,11 @@ fn a_summary_fits_its_schema() {
     bare.samples.clear();
     bare.events.clear();
     bare.faults[0].healed_ns = None;
-    for (name, observed) in [("full", observed()), ("bare", bare)] {
-        let folder = written(&dir.path().join(name), &[], &observed);
+    let read = ["checks.linearizable=true", "load.mix={put=0.5,get=0.5}"];
+    let runs: [(&str, &[&str], Observed); 3] =
+        [("full", &[], observed()), ("bare", &[], bare), ("stale", &read, stale())];
+    for (name, flags, observed) in runs {
+        let folder = written(&dir.path().join(name), flags, &observed);
         let summary = serde_json::from_str(&folder.summary_text().expect("text")).expect("JSON");
         assert_eq!(schema::problems(&schema, &schema, &summary), Vec::<String>::new(), "{name}");
     }
@@ -62,7 +67,7 @@ fn a_summary_fits_its_schema() {
 #[test]
 fn a_folder_holds_the_promised_files_and_no_absolute_path() {
     let dir = tempfile::tempdir().expect("a directory");
-    let folder = written(&dir.path().join("run"), &["checks.linearizable=true"], &observed());
+    let folder = written(&dir.path().join("run"), &[], &observed());
     let read = |name: &str| std::fs::read_to_string(folder.file(name)).expect(name);
     for name in ["manifest.toml", "summary.json", "faults.jsonl", "events.jsonl", "metrics.jsonl"] {
         let text = read(name);
@@ -85,6 +90,32 @@ fn a_folder_holds_the_promised_files_and_no_absolute_path() {
     assert!(rows[101].ends_with(",n2,3"), "{}", rows[101]);
     assert_eq!(history::read(&folder.file("history.jsonl.zst")).expect("a history").len(), 20_000);
     assert!(folder.file("load.hlog").is_file());
+}
+
+/// With one stale read.
+fn stale() -> Observed {
+    let mut observed = observed();
+    let read = &mut observed.load.ops[5000];
+    (read.kind, read.read) = (Kind::Get, Some(ReadValue::Written(3000)));
+    observed
+}
+
+#[test]
+fn what_is_not_linearizable_is_told_in_every_report_and_drawn() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let read = ["checks.linearizable=true", "load.mix={put=0.5,get=0.5}"];
+    let folder = written(&dir.path().join("run"), &read, &stale());
+    let table = report(&folder, Format::Table).expect("a report");
+    let table = table.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(table.contains("linearizable: FAIL (20,000 operations on 1,000 keys)"), "{table}");
+    assert!(table.contains("- drawn in violation.svg"), "{table}");
+    let junit = report(&folder, Format::Junit).expect("a report");
+    assert!(junit.contains("<failure message=\"key `hand/00000000`: get (line 5001) "), "{junit}");
+    let drawing = std::fs::read_to_string(folder.file("violation.svg")).expect("a drawing");
+    assert!(drawing.contains("put 00000000=0000000000000fa0"), "{drawing}");
+    // And where nothing is wrong, nothing is drawn.
+    let sound = written(&dir.path().join("sound"), &[], &observed());
+    assert!(!sound.file("violation.svg").exists());
 }
 
 #[test]

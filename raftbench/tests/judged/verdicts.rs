@@ -1,6 +1,7 @@
 //! The same run, with one thing broken at a time.
 
-use history::Outcome;
+use history::{Kind, Outcome};
+use loadgen::record::ReadValue;
 use raftbench::evidence::Observed;
 use raftbench::judge::judge;
 use raftbench::judge::summary::{
@@ -131,6 +132,48 @@ fn keys_that_could_not_be_read_back_decide_nothing() {
     came_to(&summary, Verdict::Inconclusive, "the audit could not be decided");
     let unasked = judged_with(&["checks.audit=false"], |observed| observed.final_state = None);
     assert_eq!((unasked.verdict, unasked.checks.audit), (Verdict::Pass, CheckVerdict::Skipped));
+}
+
+const READ: [&str; 3] =
+    ["checks.linearizable=true", "checks.audit=false", "load.mix={put=0.5,get=0.5}"];
+
+/// The op that was due at 5 s, on a key that is written once a second, becomes a get that answers
+/// what was written at `written_ms`.
+fn judged_with_a_read_of(written_ms: u64) -> Summary {
+    judged_with(&READ, |observed| {
+        let read = &mut observed.load.ops[5000];
+        (read.kind, read.read) = (Kind::Get, Some(ReadValue::Written(written_ms)));
+    })
+}
+
+#[test]
+fn a_stale_read_fails_the_run_and_names_its_operations() {
+    let summary = judged_with_a_read_of(3000);
+    came_to(&summary, Verdict::Fail, "the history is not linearizable: key `hand/00000000`: get");
+    assert_eq!(summary.checks.linearizable, CheckVerdict::Fail);
+    let check = summary.checks.linearizability.expect("a check");
+    let [violation] = check.violations.as_slice() else { panic!("{check:#?}") };
+    let lines: Vec<u64> = violation.operations.iter().map(|witness| witness.line).collect();
+    assert_eq!(lines, [3001, 4001, 5001], "{violation:#?}");
+    assert_eq!(violation.operations[2].operation.node.as_deref(), Some("n3"));
+}
+
+#[test]
+fn a_run_whose_reads_can_be_ordered_passes_and_says_so() {
+    let summary = judged_with_a_read_of(4000);
+    came_to(&summary, Verdict::Pass, "the history is linearizable");
+    assert_eq!(summary.checks.linearizable, CheckVerdict::Pass);
+    let check = summary.checks.linearizability.expect("a check");
+    assert_eq!((check.operations, check.keys, check.observations), (20_000, 1000, 1));
+    // Nobody asked.
+    assert_eq!(judged(|_| {}).checks.linearizable, CheckVerdict::Skipped);
+}
+
+#[test]
+fn a_history_without_reads_decides_nothing() {
+    let summary = judged_with(&READ, |_| {});
+    came_to(&summary, Verdict::Inconclusive, "linearizability could not be decided: no ok get");
+    assert_eq!(summary.checks.linearizable, CheckVerdict::Undecided);
 }
 
 #[test]
