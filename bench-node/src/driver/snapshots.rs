@@ -124,8 +124,9 @@ impl Snapshots {
 
     /// Up to where a log that begins after `base` is to be cut now.
     pub(super) fn cut(&self, base: Index, applied: Index) -> Option<Index> {
-        let held = applied - base < self.every_entries.saturating_mul(MOST_HELD);
+        let too_long = applied - base >= self.every_entries.saturating_mul(MOST_HELD);
+        let free = too_long || self.sending.is_empty();
         let cut = self.durable.saturating_sub(self.keep_entries);
-        (cut > base && !(held && !self.sending.is_empty())).then_some(cut)
+        (free && cut > base).then_some(cut)
     }
 }
