@@ -520,6 +520,10 @@ impl Driver {
                 self.parts.metrics.proposals_failed.inc_by(refused);
             }
         }
+        if event.reason == Reason::VoteWon {
+            let refused = self.proposals.refuse_before(event.term, Refusal::LeaderChanged);
+            self.parts.metrics.proposals_failed.inc_by(refused);
+        }
         let aborted = event.reason == Reason::TransferAborted;
         if let Some((to, reply)) = self.transfer.take_if(|_| aborted || event.leader.is_some()) {
             let taken = !aborted && event.leader == Some(to);

@@ -86,6 +86,17 @@ impl Proposals {
         refused
     }
 
+    /// Answers those of earlier terms; how many there were. The log may hold other entries at their
+    /// indexes, and their order is no longer that of the indexes.
+    pub(super) fn refuse_before(&mut self, term: Term, refusal: Refusal) -> u64 {
+        let mut refused = 0;
+        while let Some(proposal) = self.waiting.pop_front_if(|front| front.term < term) {
+            let _ = proposal.reply.send(Err(refusal));
+            refused += 1;
+        }
+        refused
+    }
+
     /// Answers those that wait longer than `patience`; how many there were.
     pub(super) fn expire(&mut self, now: Instant, patience: Duration) -> u64 {
         let mut expired = 0;
