@@ -30,7 +30,7 @@ pub(crate) fn store(seed: u64, keys: usize) -> Store {
             store.apply(Command::DeleteRange(delete)).expect("a delete");
         }
     }
-    if seed % 2 == 0 && store.revision() > 2 {
+    if seed.is_multiple_of(2) && store.revision() > 2 {
         let compaction = CompactionRequest { revision: store.revision() / 2, physical: false };
         store.apply(Command::Compact(compaction)).expect("a compaction");
     }
@@ -44,7 +44,7 @@ pub(crate) fn meta(index: u64, store: &Store) -> SnapshotMeta {
         last_included: EntryId { index, term: 1 + index / 100 },
         membership: Membership {
             voters: vec![1, 2, 3],
-            outgoing: if index % 2 == 0 { vec![] } else { vec![1, 2] },
+            outgoing: if index.is_multiple_of(2) { vec![] } else { vec![1, 2] },
             learners: vec![7],
             context: Bytes::from(format!("members as of {index}")),
         },
