@@ -13,13 +13,17 @@ use serde_json::Value;
 
 use crate::{Consistency, Kind, Operation, Outcome};
 
-/// A line as an operation, or what is wrong with it.
+/// A line without white space around it as an operation, or what is wrong with it.
 pub(crate) fn parse(line: &[u8]) -> Result<Operation, String> {
     match serde_json::from_slice::<Line<'_>>(line) {
+        // serde takes an array for the fields in their order.
+        Ok(_) if line.first() != Some(&b'{') => Err(NO_OBJECT.to_owned()),
         Ok(parsed) => parsed.into_operation(),
         Err(error) => Err(diagnose(line, &error)),
     }
 }
+
+const NO_OBJECT: &str = "is not a JSON object; each line is one operation";
 
 /// The fields as they stand. `None`: the field is not there.
 #[derive(Deserialize)]
@@ -162,7 +166,7 @@ fn missing(name: &str) -> String {
 fn diagnose(line: &[u8], error: &serde_json::Error) -> String {
     let fields = match serde_json::from_slice::<Value>(line) {
         Ok(Value::Object(fields)) => fields,
-        Ok(_) => return "is not a JSON object; each line is one operation".to_owned(),
+        Ok(_) => return NO_OBJECT.to_owned(),
         Err(error) => return format!("is not JSON: {}", in_line(&error)),
     };
     for field in &FIELDS {

@@ -30,7 +30,15 @@ impl Reader {
     /// Opens a file. Compression is recognised by the content, not by the name.
     pub fn open(path: &Path) -> Result<Self, HistoryError> {
         let failed = |source| HistoryError::File { path: path.to_owned(), source };
-        let mut file = BufReader::new(File::open(path).map_err(failed)?);
+        Self::over(path, BufReader::new(File::open(path).map_err(failed)?))
+    }
+
+    /// Reads from anywhere; `path` is what errors call it.
+    pub fn over(
+        path: &Path,
+        mut file: impl BufRead + Send + 'static,
+    ) -> Result<Self, HistoryError> {
+        let failed = |source| HistoryError::File { path: path.to_owned(), source };
         let compressed = file.fill_buf().map_err(failed)?.starts_with(&ZSTD_MAGIC);
         let text: Box<dyn BufRead + Send> = if compressed {
             Box::new(BufReader::new(zstd::Decoder::with_buffer(file).map_err(failed)?))
