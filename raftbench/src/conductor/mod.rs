@@ -10,6 +10,7 @@ mod disk;
 mod events;
 mod faults;
 mod interrupt;
+pub mod lab;
 mod observe;
 mod ports;
 mod process;
