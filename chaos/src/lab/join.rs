@@ -34,7 +34,7 @@ pub fn join(passport: &Passport, host: &str, command: &mut Command) -> Result<Ex
         .into_iter()
         .map(|(path, kind)| Ok((File::open(path)?, kind)))
         .collect::<std::io::Result<_>>()
-        .map_err(doing("be opened (it belongs to another user, or has just ended)"))?;
+        .map_err(doing("be opened (it belongs to another user, or is about to end)"))?;
     let signals = take_signals().map_err(doing("take signals"))?;
     for (file, kind) in opened {
         setns(file, kind).map_err(|errno| doing("be joined")(errno.into()))?;

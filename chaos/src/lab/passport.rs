@@ -46,9 +46,11 @@ impl Passport {
         let failed = |source| Error::LabFile { path: path.to_owned(), problem: source };
         let text = std::fs::read_to_string(path).map_err(failed)?;
         let passport: Self = serde_json::from_str(&text).map_err(|error| failed(error.into()))?;
-        let started = Process::new(passport.init_pid).and_then(|p| p.stat()).map(|s| s.starttime);
-        match started {
-            Ok(ticks) if ticks == passport.init_started_ticks => Ok(passport),
+        match Process::new(passport.init_pid).and_then(|process| process.stat()) {
+            // One that has ended is there until its parent looks.
+            Ok(init) if init.starttime == passport.init_started_ticks && init.state != 'Z' => {
+                Ok(passport)
+            }
             _ => Err(Error::LabEnded { path: path.to_owned() }),
         }
     }

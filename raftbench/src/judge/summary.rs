@@ -6,6 +6,8 @@
 use loadgen::summary::LoadSummary;
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::NetworkRecord;
+
 /// `summary.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -41,6 +43,9 @@ pub struct Summary {
     pub load: Load,
     /// Leadership and service.
     pub stability: Stability,
+    /// What lay between the hosts of a lab; absent: loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkRecord>,
     /// What was broken, and what came of it.
     pub faults: Vec<Fault>,
     /// What was checked.

@@ -44,6 +44,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     verdict(summary, &mut blocks);
     thresholds(summary, &mut blocks);
     latency(summary, &mut blocks);
+    network(summary, &mut blocks);
     faults(summary, &mut blocks);
     checks(summary, &mut blocks);
     resources(summary, &mut blocks);
@@ -226,6 +227,20 @@ fn checks(summary: &Summary, blocks: &mut Vec<Block>) {
         word(checks.linearizable)
     )));
     blocks.extend(checks.findings.iter().map(|finding| Block::Item(finding.clone())));
+}
+
+fn network(summary: &Summary, blocks: &mut Vec<Block>) {
+    let Some(network) = &summary.network else { return };
+    let rows = network.round_trips.iter().map(|trip| {
+        let (asked, measured) = (trip.asked_ms, trip.measured_ms);
+        let between = format!("{} - {}", trip.from, trip.to);
+        vec![between, format!("{asked:.3}"), format!("{measured:.3}")]
+    });
+    let header = ["round trip, ms", "asked", "measured"];
+    blocks.push(Block::Title(format!("Network: {}, by {}", network.name, network.links)));
+    blocks.push(Block::Table(TextTable::new(&header, rows.collect())));
+    blocks.push(Block::Item("measured before the load, as TCP connections were set up".into()));
+    blocks.push(Block::Item(network.about.clone()));
 }
 
 fn resources(summary: &Summary, blocks: &mut Vec<Block>) {

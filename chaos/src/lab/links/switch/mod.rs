@@ -1,7 +1,7 @@
 //! Links by a process of ours: every host's `eth0` is a TUN device, and the switch reads packets
 //! from one and writes them to another, when the link's conditions say so.
 //!
-//! This is the side of the program that uses it; [`process`] is the switch itself, [`fabric`] what
+//! This is the side of the program that uses it; `process` is the switch itself, `fabric` what
 //! it decides. The two talk in lines of JSON over the switch's standard input and output.
 //!
 //! Invariant: the switch ends when its input does, and with it the devices; its own figures are
