@@ -92,4 +92,92 @@ pub enum Error {
         /// Its state.
         seen: String,
     },
+    /// No namespaces, so no lab.
+    #[error("a lab needs namespaces, and the kernel refused them: {problem}; {hint}")]
+    NoNamespaces {
+        /// The kernel's word.
+        problem: io::Error,
+        /// Which setting stands in the way.
+        hint: String,
+    },
+    /// A step of making or entering a lab.
+    #[error("the lab cannot {what}: {problem}")]
+    Lab {
+        /// What it cannot do.
+        what: &'static str,
+        /// Why.
+        problem: io::Error,
+    },
+    /// More or fewer hosts than a lab can have.
+    #[error(
+        "a lab of {nodes} nodes and {clients} clients cannot be: it has at least one of each, and \
+         at most {most} hosts"
+    )]
+    LabSize {
+        /// Asked for.
+        nodes: usize,
+        /// Asked for.
+        clients: usize,
+        /// Together.
+        most: usize,
+    },
+    /// What tells where a lab is cannot be kept, or read.
+    #[error("{path}: {problem}; a run that has a lab keeps this file while it runs")]
+    LabFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        problem: io::Error,
+    },
+    /// A lab that is over.
+    #[error("{path} tells of a lab that has ended")]
+    LabEnded {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No host has that name.
+    #[error("no host is called `{name}`; the lab has {known}")]
+    UnknownHost {
+        /// As asked.
+        name: String,
+        /// All.
+        known: String,
+    },
+    /// A command of the user's.
+    #[error("cannot start `{program}`: {problem}")]
+    Command {
+        /// Its program.
+        program: String,
+        /// Why.
+        problem: io::Error,
+    },
+    /// One of iproute2's programs.
+    #[error("`{program}` failed: {reason}")]
+    Iproute {
+        /// `ip` or `tc`.
+        program: &'static str,
+        /// Its own words.
+        reason: String,
+    },
+    /// A value that no link can have.
+    #[error("{what} is {value}; it must be {wanted}")]
+    Condition {
+        /// Which.
+        what: &'static str,
+        /// As given.
+        value: String,
+        /// What it can be.
+        wanted: &'static str,
+    },
+    /// This kernel or this user cannot have such links.
+    #[error("links by {implementation} are not available: {reason}")]
+    NoLinks {
+        /// Which.
+        implementation: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The switch ended, or said what it should not.
+    #[error("the switch {0}")]
+    Switch(String),
 }

@@ -63,11 +63,11 @@ fn look(
         }
         Some(exit) => exit,
     };
-    let answering = sockets::answering(victim.ports());
+    let answering = victim.answering();
     if !answering.is_empty() {
         return not(format!("{exit}, but its ports {answering:?} still answer"));
     }
-    let held = sockets::still_established(&before.connections);
+    let held = sockets::still_established(victim, &before.connections);
     let had = before.connections.len();
     if held > 0 {
         return not(format!("{exit}, but {held} of its {had} connections are still established"));

@@ -13,6 +13,7 @@ mod error;
 mod fault;
 mod gone;
 pub mod journal;
+pub mod lab;
 mod pause;
 mod sockets;
 mod victim;

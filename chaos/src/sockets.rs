@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use procfs::net::{TcpNetEntry, TcpState};
+use procfs::net::{TcpNetEntries, TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, Process};
+use procfs::{FromReadSI, current_system_info};
 
 use crate::{Error, Victim};
 
@@ -23,10 +24,8 @@ pub(crate) fn connections_of(victim: &Victim) -> Result<HashSet<Ends>, Error> {
 }
 
 /// How many of `before` the other ends still hold as established.
-pub(crate) fn still_established(before: &HashSet<Ends>) -> usize {
-    // After the victim's end the table is read through ourselves: nodes share our network.
-    let Ok(process) = Process::myself() else { return before.len() };
-    let Ok(entries) = table(&process) else { return before.len() };
+pub(crate) fn still_established(victim: &Victim, before: &HashSet<Ends>) -> usize {
+    let Ok(entries) = tables_around(victim) else { return before.len() };
     entries
         .iter()
         .filter(|entry| entry.state == TcpState::Established)
@@ -41,10 +40,10 @@ pub(crate) fn unread_bytes(victim: &Victim) -> Result<u64, Error> {
     Ok(own_entries(victim)?.iter().filter(|e| open(e)).map(|e| u64::from(e.rx_queue)).sum())
 }
 
-/// The ports among `ports` that still accept connections.
-pub(crate) fn answering(ports: &[u16]) -> Vec<u16> {
+/// The ports among `ports` of `host` that accept connections.
+pub(crate) fn answering(host: Ipv4Addr, ports: &[u16]) -> Vec<u16> {
     let connects = |port: &u16| {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+        let address = SocketAddr::from((host, *port));
         TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
     };
     ports.iter().copied().filter(connects).collect()
@@ -62,6 +61,30 @@ fn own_entries(victim: &Victim) -> Result<Vec<TcpNetEntry>, Error> {
         .collect();
     let entries = table(&process).map_err(|error| victim.proc_error(error))?;
     Ok(entries.into_iter().filter(|entry| inodes.contains(&entry.inode)).collect())
+}
+
+/// The tables in which the victim's peers are, which are there also after its end.
+fn tables_around(victim: &Victim) -> procfs::ProcResult<Vec<TcpNetEntry>> {
+    let Some(lab) = victim.lab() else {
+        // Nodes share our network.
+        return table(&Process::myself()?);
+    };
+    let mut entries = Vec::new();
+    for host in lab.hosts() {
+        let read = || {
+            let of_thread = |name: &str| {
+                let path = format!("/proc/thread-self/net/{name}");
+                TcpNetEntries::from_file(path, current_system_info()).map(|entries| entries.0)
+            };
+            let mut entries = of_thread("tcp")?;
+            entries.extend(of_thread("tcp6").unwrap_or_default());
+            Ok(entries)
+        };
+        let read: procfs::ProcResult<Vec<TcpNetEntry>> =
+            host.within(read).map_err(|error| procfs::ProcError::Other(error.to_string()))?;
+        entries.extend(read?);
+    }
+    Ok(entries)
 }
 
 fn table(process: &Process) -> procfs::ProcResult<Vec<TcpNetEntry>> {

@@ -1,6 +1,7 @@
 //! A process that faults are done to, held by its pidfd so that a reused pid is never struck.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 
-use crate::Error;
+use crate::lab::Lab;
+use crate::{Error, sockets};
 
 /// A node's process and where it listens.
 #[derive(Clone, Debug)]
@@ -18,6 +20,7 @@ pub struct Victim {
     name: String,
     pid: i32,
     ports: Vec<u16>,
+    lab: Option<Lab>,
     pidfd: Arc<OwnedFd>,
 }
 
@@ -50,9 +53,32 @@ impl Victim {
             .ok_or(rustix::io::Errno::SRCH)
             .and_then(|id| pidfd_open(id, PidfdFlags::empty()));
         match opened {
-            Ok(pidfd) => Ok(Self { name, pid, ports, pidfd: Arc::new(pidfd) }),
+            Ok(pidfd) => Ok(Self { name, pid, ports, lab: None, pidfd: Arc::new(pidfd) }),
             Err(errno) => Err(Error::Pidfd { node: name, pid, source: errno.into() }),
         }
+    }
+
+    /// It runs on the host of `lab` that has its name, and listens on that host's address.
+    pub fn in_lab(self, lab: Lab) -> Self {
+        Self { lab: Some(lab), ..self }
+    }
+
+    /// The ports that accept connections now. In a lab they are asked on the victim's own host, so
+    /// that no link is in the way.
+    pub fn answering(&self) -> Vec<u16> {
+        match self.lab.as_ref().map(|lab| lab.host(&self.name)) {
+            None => sockets::answering(Ipv4Addr::LOCALHOST, &self.ports),
+            Some(Ok(host)) => {
+                let asked = host.within(|| sockets::answering(host.address(), &self.ports));
+                asked.unwrap_or_default()
+            }
+            Some(Err(_)) => Vec::new(),
+        }
+    }
+
+    /// Where it runs, if that is a lab.
+    pub(crate) fn lab(&self) -> Option<&Lab> {
+        self.lab.as_ref()
     }
 
     /// Its node's name.

@@ -145,6 +145,8 @@ pub struct Observed {
     pub zero_unix_ns: i128,
     /// The members, by name.
     pub nodes: Vec<NodeRecord>,
+    /// What lay between the hosts of a lab; `None`: loopback.
+    pub network: Option<NetworkRecord>,
     /// The target's own word on its version, as in `etcd 3.4.23`.
     pub target_version: String,
     /// Where the data directories lie; `None` for a cluster that was not ours to start.
@@ -178,6 +180,39 @@ pub struct NodeRecord {
     pub name: String,
     /// Where clients reach it, `host:port`.
     pub client: String,
+}
+
+/// The links between the hosts of a lab.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    /// As the profile has it: `cross-az`.
+    pub name: String,
+    /// Who carried the packets: `netem` or `switch`.
+    pub links: String,
+    /// What that said of itself when the load had ended, such as its own speed.
+    pub about: String,
+    /// Before the load.
+    pub round_trips: Vec<RoundTrip>,
+}
+
+/// How long from one host to another and back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundTrip {
+    /// `c1`, `n1`, ...
+    pub from: String,
+    /// `n1`, ...
+    pub to: String,
+    /// By the profile.
+    pub asked_ms: f64,
+    /// The median of what setting up a TCP connection took.
+    pub measured_ms: f64,
+}
+
+impl RoundTrip {
+    /// Within 2 % or 0.3 ms, whichever is more.
+    pub fn is_as_asked(&self) -> bool {
+        (self.measured_ms - self.asked_ms).abs() <= (0.02 * self.asked_ms).max(0.3)
+    }
 }
 
 /// The file system under the data directories.

@@ -6,6 +6,10 @@ use clap::Parser;
 use raftbench::commands::{self, Cli};
 
 fn main() -> ExitCode {
+    // A process of a lab enters namespaces, which it must do before it has threads.
+    if let Some(code) = chaos::lab::role() {
+        return code;
+    }
     match commands::run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {

@@ -159,7 +159,6 @@ fn the_nodes_own_settings_are_checked_before_it_starts() {
 #[test]
 fn what_is_not_there_yet_says_so() {
     refused(LEAST, &["cluster.disk=gp3"], &["`cluster.disk`", "not available yet"]);
-    refused(LEAST, &["cluster.network=cross-az"], &["`cluster.network`", "not available yet"]);
     refused(LEAST, &["cluster.target=nats"], &["not available yet"]);
     refused(LEAST, &["cluster.target=etc"], &["did you mean `etcd`?"]);
 }
@@ -226,4 +225,88 @@ fn an_unknown_profile_lists_the_known() {
     assert!(error.contains("did you mean `quickstart`?") && error.contains("steady"), "{error}");
     let error = Profile::find("./none.toml").expect_err("no file").to_string();
     assert!(error.contains("./none.toml"), "{error}");
+}
+
+fn with_network(network: &str) -> String {
+    format!("{LEAST}[cluster]\nnodes = 3\nlinks = \"switch\"\n{network}\n")
+}
+
+#[test]
+fn every_embedded_network_says_where_each_number_is_from() {
+    let conditions = ["ms", "percent", "mbit_per_second", "bursts"];
+    for name in embedded::Shelf::Networks.names() {
+        let plan = plan(LEAST, &[&format!("cluster.network={name}")]).expect(name);
+        let network = plan.cluster.network.expect("a network");
+        assert!(!network.conditions.is_empty() && !network.description.is_empty(), "{name}");
+        let text = embedded::Shelf::Networks.text(name).expect(name);
+        let table: toml::Table = text.parse().expect("TOML");
+        let links = table.get("links").and_then(|links| links.as_array()).into_iter().flatten();
+        let all = ["within", "between"].into_iter().filter_map(|key| table.get(key)).chain(links);
+        for link in all.map(|link| link.as_table().expect("a table")) {
+            assert!(
+                link.keys().any(|key| conditions.iter().any(|end| key.contains(end))),
+                "{name}"
+            );
+            let kind = link.get("kind").and_then(|kind| kind.as_str()).expect(name);
+            assert!(["documented", "measured", "assumed"].contains(&kind), "{name}: {kind}");
+            for key in ["date", "source"] {
+                assert!(link.contains_key(key), "{name}: {key}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sites_and_links_become_the_conditions_of_directions() {
+    let network = r#"[cluster.network]
+sites = ["a", "b"]
+within = { round_trip_ms = 1 }
+between = { round_trip_ms = 10 }
+[[cluster.network.links]]
+from = "n2"
+to = "a"
+delay_ms = 3
+loss_percent = 5"#;
+    let network = plan(&with_network(network), &[]).expect("a plan").cluster.network.expect("one");
+    // n1 and n3 are at a, and so is the client; n2 is at b.
+    assert_eq!(network.round_trip_ms("n1", "n3"), 1.0);
+    assert_eq!(network.round_trip_ms("c1", "n1"), 1.0);
+    assert_eq!(network.round_trip_ms("n1", "n2"), 5.0 + 3.0);
+    assert_eq!(network.round_trip_ms("n2", "c1"), 3.0 + 5.0);
+}
+
+#[test]
+fn a_network_that_cannot_be_is_refused_with_its_line() {
+    for (network, expected) in [
+        (
+            "network = \"cross-as\"",
+            vec!["test.toml:8: `cluster.network`", "did you mean `cross-az`", "cross-region"],
+        ),
+        (
+            "network = { between = { delay_ms = -1 } }",
+            vec!["`cluster.network.between.delay_ms` is -1", "from 0 to 60000"],
+        ),
+        (
+            "network = { between = { loss_percent = 101 } }",
+            vec!["loss_percent` is 101", "from 0 to 100"],
+        ),
+        (
+            "network = { between = { delay_ms = 1, round_trip_ms = 2 } }",
+            vec!["cannot both be given"],
+        ),
+        ("network = { between = { reorder_percent = 2 } }", vec!["with a delay"]),
+        (
+            "network = { between = { jitter = 2 } }",
+            vec!["`cluster.network.between.jitter` is not a known key", "jitter_ms"],
+        ),
+        (
+            "network = { links = [{ between = [\"n1\", \"n4\"], delay_ms = 1 }] }",
+            vec!["`cluster.network.links.1.between` has `n4`", "n1, n2, n3, c1"],
+        ),
+        ("network = { links = [{ from = \"n1\", delay_ms = 1 }] }", vec!["needs either `between`"]),
+        ("", vec!["`cluster.links` is only for a cluster with `network`"]),
+    ] {
+        refused(&with_network(network), &[], &expected);
+    }
+    refused(&with_network("network = \"jitter\""), &["cluster.links=ebpf"], &["`netem`"]);
 }

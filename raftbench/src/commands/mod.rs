@@ -6,6 +6,7 @@
 
 mod check;
 mod compare;
+mod lab;
 mod load;
 mod node;
 mod plan;
@@ -47,6 +48,8 @@ enum Command {
     Keeper(keeper::Args),
     /// Start the profile's cluster, and keep it until Ctrl-C
     Up(up::Args),
+    /// Run a command on a private host, with the profile's network to the others
+    Lab(lab::Args),
     /// Load endpoints, or the null target, and nothing else
     Load(load::Args),
     /// Run one member of a bench-node cluster, until SIGTERM or a failure
@@ -70,6 +73,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plan(args) => plan::run(args),
         Command::Keeper(args) => keeper::run(args),
         Command::Up(args) => up::run(args),
+        Command::Lab(args) => lab::run(args),
         Command::Load(args) => load::run(args),
         Command::Node(args) => node::run(args),
         Command::Soak(args) => soak::run(args),

@@ -27,6 +27,12 @@ pub(super) struct ProfileArgs {
 }
 
 impl ProfileArgs {
+    /// As it was given, without folders.
+    pub(super) fn name(&self) -> &str {
+        let stem = std::path::Path::new(&self.profile).file_stem();
+        stem.and_then(|stem| stem.to_str()).unwrap_or("profile")
+    }
+
     /// The plan of this command line, checked whole.
     pub(super) fn plan(&self) -> anyhow::Result<Plan> {
         let mut changes = Vec::new();

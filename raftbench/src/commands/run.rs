@@ -24,6 +24,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let plan = args.profile.plan()?;
+    if let Some(network) = &plan.cluster.network
+        && let Some(code) = conductor::lab::run_inside(network)?
+    {
+        return Ok(code);
+    }
     let path = args
         .out
         .unwrap_or_else(|| RunFolder::default_path(&plan.profile, plan.cluster.target.name()));

@@ -15,6 +15,7 @@ use tabled::settings::Style;
 use super::resolve::ProfileArgs;
 use super::{progress, say, show};
 use crate::conductor::Interrupted;
+use crate::conductor::lab::run_inside;
 use crate::conductor::soak::{Round, Rounds, soak};
 use crate::folder::RunFolder;
 
@@ -42,6 +43,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut plan = args.profile.plan()?;
+    if let Some(network) = &plan.cluster.network
+        && let Some(code) = run_inside(network)?
+    {
+        return Ok(code);
+    }
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot make {}", args.out.display()))?;
     let mut journal = RoundsFile::open(&args.out.join(ROUNDS))?;

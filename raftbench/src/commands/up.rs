@@ -28,6 +28,11 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let plan = args.profile.plan()?;
     conductor::ensure_startable(&plan.cluster)?;
+    if let Some(network) = &plan.cluster.network
+        && let Some(code) = conductor::lab::run_inside(network)?
+    {
+        return Ok(code);
+    }
     let name = format!("up-{}", plan.profile);
     let path =
         args.out.unwrap_or_else(|| RunFolder::default_path(&name, plan.cluster.target.name()));
@@ -87,7 +92,12 @@ fn text(cluster: &Cluster, folder: &RunFolder) -> String {
         let (client, metrics) = (member.client, member.metrics);
         text += &format!("  {}  {client}  pid {pid}  http://{metrics}/metrics\n", member.name);
     }
-    text += &format!("  etcdctl --endpoints={} get --prefix ''\n", cluster.endpoints().join(","));
+    let enter = match cluster.is_in_a_lab() {
+        true => format!("raftbench lab --join {} -- ", folder.path().display()),
+        false => String::new(),
+    };
+    let endpoints = cluster.endpoints().join(",");
+    text += &format!("  {enter}etcdctl --endpoints={endpoints} get --prefix ''\n");
     text += &format!("data and logs are in {}; Ctrl-C ends it", folder.path().display());
     text
 }

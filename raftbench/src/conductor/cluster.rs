@@ -13,13 +13,13 @@ use anyhow::{Context, bail, ensure};
 use chaos::{Restarter, Victim};
 use loadgen::clock::RunClock;
 
-use super::ports::{self, HeldPort};
+use super::place::{Place, Site};
 use super::process::{Node, log_tail};
 use super::status::{self, View};
 use super::targets::bench_node::BenchNode;
 use super::targets::etcd::Etcd;
 use super::targets::{Launcher, Member, external};
-use crate::evidence::NodeRecord;
+use crate::evidence::{NetworkRecord, NodeRecord};
 use crate::keeper::Keeper;
 use crate::plan::{ClusterPlan, Target};
 
@@ -44,6 +44,7 @@ pub struct Cluster {
 pub(super) struct Own {
     pub(super) members: Vec<Member>,
     pub(super) launcher: Box<dyn Launcher>,
+    place: Place,
     mark: String,
     running: Mutex<Running>,
 }
@@ -57,9 +58,14 @@ struct Running {
 }
 
 impl Cluster {
-    /// Starts the plan's cluster with data under `data` and logs under `logs` (or finds an
-    /// external one), and waits until its processes run and listen.
-    pub async fn start(plan: &ClusterPlan, data: &Path, logs: &Path) -> anyhow::Result<Self> {
+    /// Starts the plan's cluster in `place` with data under `data` and logs under `logs` (or finds
+    /// an external one), and waits until its processes run and listen.
+    pub(super) async fn start(
+        plan: &ClusterPlan,
+        place: Place,
+        data: &Path,
+        logs: &Path,
+    ) -> anyhow::Result<Self> {
         if let Target::External { endpoints } = &plan.target {
             let (found, version) = external::find(endpoints).await?;
             let nodes = found
@@ -76,7 +82,8 @@ impl Cluster {
         let folders = (absolute(data)?, absolute(logs)?);
         let mark = keeper.mark().to_owned();
         let running = Running { stopping: false, nodes: Vec::new(), keeper: Some(keeper) };
-        let mut own = Own { members: Vec::new(), launcher, mark, running: Mutex::new(running) };
+        let mut own =
+            Own { members: Vec::new(), launcher, place, mark, running: Mutex::new(running) };
         let mut tries = START_TRIES;
         loop {
             tries -= 1;
@@ -148,7 +155,33 @@ impl Cluster {
 
     /// Status of all members.
     pub(super) async fn view(&self, clock: &RunClock) -> View {
-        status::view(&self.addresses(&[]), clock, STATUS_TIMEOUT).await
+        status::view(&self.addresses(&[]), clock, self.patience(STATUS_TIMEOUT)).await
+    }
+
+    /// `least`, and what the network adds to how long a call takes.
+    pub(super) fn patience(&self, least: Duration) -> Duration {
+        least + self.own.as_ref().map_or(Duration::ZERO, |own| own.place.patience())
+    }
+
+    /// Its nodes are on hosts of a lab: who is not, does not reach them.
+    pub fn is_in_a_lab(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| matches!(own.place, Place::Lab(_)))
+    }
+
+    /// The links between the nodes, and their round trips; `None`: loopback.
+    pub(super) fn look_at_network(&self) -> anyhow::Result<Option<NetworkRecord>> {
+        let Some(own) = &self.own else { return Ok(None) };
+        let address = |member: &Member| {
+            let address = member.client.parse().context("a node's address is not one")?;
+            Ok((member.name.clone(), address))
+        };
+        let nodes = own.members.iter().map(address).collect::<anyhow::Result<Vec<_>>>()?;
+        own.place.look(&nodes)
+    }
+
+    /// What the links say of themselves at the end.
+    pub(super) fn about_links(&self) -> anyhow::Result<String> {
+        self.own.as_ref().map_or(Ok(String::new()), |own| own.place.about_links())
     }
 
     /// The members' names by the ids that Status and logs have.
@@ -166,16 +199,16 @@ enum Failed {
 impl Own {
     /// Starts `count` members on fresh ports.
     async fn launch(&mut self, count: usize, data: &Path, logs: &Path) -> Result<(), Failed> {
-        let mut held = ports::hold(3 * count).map_err(Failed::Other)?;
-        self.members = held
-            .chunks(3)
+        let mut sites = self.place.sites(count).map_err(Failed::Other)?;
+        self.members = sites
+            .iter()
             .enumerate()
-            .map(|(index, ports)| member(index + 1, ports, data, logs))
+            .map(|(index, site)| member(index + 1, site, data, logs))
             .collect();
         for index in 0..count {
             let member = &self.members[index];
             // Let go of just before they are bound.
-            held.drain(..3);
+            drop(sites.remove(0));
             let mut running = self.lock();
             let node = self.spawn(member, 1).map_err(Failed::Other)?;
             running.nodes.push(node);
@@ -228,7 +261,7 @@ impl Own {
 
     fn spawn(&self, member: &Member, start: u32) -> anyhow::Result<Node> {
         let command = self.launcher.command(member, &self.members)?;
-        Node::spawn(command, member, &self.mark, start)
+        Node::spawn(command, member, &self.place, &self.mark, start)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Running> {
@@ -329,13 +362,12 @@ impl Restarter for Own {
     }
 }
 
-fn member(number: usize, ports: &[HeldPort], data: &Path, logs: &Path) -> Member {
+fn member(number: usize, site: &Site, data: &Path, logs: &Path) -> Member {
     let name = format!("n{number}");
-    let address = |port: &HeldPort| format!("127.0.0.1:{}", port.number);
     Member {
-        client: address(&ports[0]),
-        peer: address(&ports[1]),
-        metrics: address(&ports[2]),
+        client: site.client.to_string(),
+        peer: site.peer.to_string(),
+        metrics: site.metrics.to_string(),
         data_dir: data.join(&name),
         log: logs.join(format!("{name}.log")),
         name,

@@ -42,6 +42,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// How long a fault waits for a leader that it needs.
 const LEADER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a peer may take to say what it sees, where the network adds nothing.
+const PEER_PATIENCE: Duration = Duration::from_millis(300);
+
 /// How long victims may take to catch up.
 const RECOVERY_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -312,6 +315,7 @@ impl Stage {
             election_timeout: self.election_timeout,
             holds,
             injected_ns,
+            patience: self.cluster.patience(PEER_PATIENCE),
         }
     }
 

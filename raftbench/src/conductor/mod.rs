@@ -10,11 +10,14 @@ mod disk;
 mod events;
 mod faults;
 mod interrupt;
+pub mod lab;
 mod observe;
+mod place;
 mod ports;
 mod process;
 mod prometheus;
 mod ready;
+mod round_trips;
 pub mod soak;
 mod status;
 mod stolen;
@@ -105,6 +108,8 @@ async fn observe(
         seed: plan.seed,
         undo_journal: &folder.file("undo.jsonl"),
     };
+    (watch.says)("measuring the network");
+    let mut network = tokio::task::block_in_place(|| cluster.look_at_network())?;
     // Asked before anything is broken: a node that is down at the end tells its id no more.
     let mut names = cluster.names_by_id(&RunClock::starting_in(Duration::ZERO)).await;
     let mut walked = walk::walk(cluster, script, watch).await?;
@@ -117,6 +122,9 @@ async fn observe(
         }
     }
     names.extend(cluster.names_by_id(&walked.clock).await);
+    if let Some(network) = &mut network {
+        network.about = cluster.about_links()?;
+    }
     let events = match cluster.own() {
         Some(own) => events::read_logs(&own.members, &*own.launcher, &names, &walked.clock)?,
         None => Vec::new(),
@@ -128,6 +136,7 @@ async fn observe(
         samples: walked.samples,
         zero_unix_ns: walked.clock.zero_unix_ns(),
         nodes: cluster.nodes().to_vec(),
+        network,
         target_version: cluster.version().to_owned(),
         data_dir: cluster.own().and_then(|_| disk::under(&folder.data())),
         final_state,
@@ -153,7 +162,8 @@ fn with_cluster<T>(
         let mut interrupt = Interrupt::listen()?;
         (watch.says)(&format!("starting {} nodes of {}", plan.nodes, plan.target.name()));
         let (data, logs) = (folder.data(), folder.logs());
-        let starting = Cluster::start(plan, &data, &logs);
+        let place = place::Place::of(plan, folder)?;
+        let starting = Cluster::start(plan, place, &data, &logs);
         let cluster = Arc::new(interrupt.or(starting).await?);
         let serving = async {
             let clock = RunClock::starting_in(Duration::ZERO);

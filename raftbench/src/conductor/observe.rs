@@ -84,6 +84,8 @@ struct Watched {
     /// Its process, if it is ours, and the count of its starts.
     process: Option<i32>,
     start: u32,
+    /// What the network adds to how long an answer takes.
+    patience: Duration,
 }
 
 fn watched(cluster: &Cluster) -> Vec<Watched> {
@@ -99,6 +101,7 @@ fn watched(cluster: &Cluster) -> Vec<Watched> {
             metrics: member.map_or(&node.client, |member| &member.metrics).clone(),
             process: started.map(|(_, pid, _)| *pid),
             start: started.map_or(1, |(_, _, start)| *start),
+            patience: cluster.patience(Duration::ZERO),
         }
     });
     watched.collect()
@@ -106,12 +109,14 @@ fn watched(cluster: &Cluster) -> Vec<Watched> {
 
 impl Watched {
     async fn status(&self, clock: &RunClock) -> Option<NodeStatus> {
-        let answer = status::ask(&self.name, &self.client, clock, STATUS_TIMEOUT).await;
+        let timeout = STATUS_TIMEOUT + self.patience;
+        let answer = status::ask(&self.name, &self.client, clock, timeout).await;
         answer.ok().map(|answer| answer.status)
     }
 
     async fn look(&self, clock: &RunClock) -> MetricSample {
-        let (status, scrape) = tokio::join!(self.status(clock), scrape(&self.metrics));
+        let timeout = SCRAPE_TIMEOUT + self.patience;
+        let (status, scrape) = tokio::join!(self.status(clock), scrape(&self.metrics, timeout));
         let mut sample = self.sample(clock.now_ns(), status);
         let scrape = scrape.unwrap_or_default();
         (sample.values, sample.histograms) = (scrape.values, scrape.histograms);
@@ -126,7 +131,7 @@ impl Watched {
 }
 
 /// `/metrics` of `address`, or nothing where it is not served.
-async fn scrape(address: &str) -> Option<Scrape> {
+async fn scrape(address: &str, timeout: Duration) -> Option<Scrape> {
     let get = async {
         let mut stream = TcpStream::connect(address).await?;
         // HTTP/1.0: the answer ends with the connection, and comes in one piece.
@@ -136,7 +141,7 @@ async fn scrape(address: &str) -> Option<Scrape> {
         stream.take(MAX_SCRAPE_BYTES).read_to_string(&mut answer).await?;
         std::io::Result::Ok(answer)
     };
-    let answer = tokio::time::timeout(SCRAPE_TIMEOUT, get).await.ok()?.ok()?;
+    let answer = tokio::time::timeout(timeout, get).await.ok()?.ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     head.split(' ').nth(1).filter(|status| *status == "200")?;
     Some(prometheus::parse(body))

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,6 +12,7 @@ use anyhow::Context;
 use chaos::{Exit, Victim};
 use rustix::process::Signal;
 
+use super::place::Place;
 use super::targets::Member;
 use crate::keeper::MARK;
 
@@ -32,7 +33,6 @@ pub(super) struct Node {
     pub(super) down_is_meant: bool,
     name: String,
     child: Child,
-    listens: Vec<SocketAddr>,
 }
 
 impl Node {
@@ -40,21 +40,15 @@ impl Node {
     pub(super) fn spawn(
         mut command: Command,
         member: &Member,
+        place: &Place,
         mark: &str,
         start: u32,
     ) -> anyhow::Result<Self> {
         let open = OpenOptions::new().create(true).append(true).open(&member.log);
         let log = open.with_context(|| format!("cannot open {}", member.log.display()))?;
         let errors = log.try_clone().context("cannot share a log")?;
-        let program = command.get_program().to_string_lossy().into_owned();
-        let child = command
-            .env(MARK, mark)
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .spawn()
-            .with_context(|| format!("cannot start {} as `{program}`", member.name))?;
+        command.env(MARK, mark).process_group(0).stdin(Stdio::null()).stdout(log).stderr(errors);
+        let child = place.spawn(&member.name, &mut command)?;
         // Threads inherit it; so soon after its start a process has one. Where it fails the send lag
         // tells.
         let pid = rustix::process::Pid::from_child(&child);
@@ -63,17 +57,14 @@ impl Node {
         let listens: Vec<SocketAddr> = addresses.iter().filter_map(|a| a.parse().ok()).collect();
         let ports = listens.iter().map(SocketAddr::port).collect();
         // Nobody but us reaps it, so its id is its own until then.
-        let victim = Victim::of(&member.name, child.id() as i32, ports)?;
+        let victim = place.victim(&member.name, child.id() as i32, ports)?;
         let name = member.name.clone();
-        Ok(Self { victim, start, down_is_meant: false, name, child, listens })
+        Ok(Self { victim, start, down_is_meant: false, name, child })
     }
 
     /// It accepts connections everywhere; or how it ended.
     pub(super) fn listens(&self) -> Result<bool, Exit> {
-        let accepts = |address: &SocketAddr| {
-            TcpStream::connect_timeout(address, Duration::from_millis(200)).is_ok()
-        };
-        let all = self.listens.iter().all(accepts);
+        let all = self.victim.answering().len() == self.victim.ports().len();
         // Looked at last: another program may answer on the port of a node that could not bind it.
         self.victim.exit().map_or(Ok(all), Err)
     }

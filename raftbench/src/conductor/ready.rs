@@ -13,7 +13,8 @@ use loadgen::target::admin;
 use super::cluster::Cluster;
 use super::process::log_tail;
 
-const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// A write between continents takes a second and more.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const ASK_EVERY: Duration = Duration::from_millis(25);
 
 /// Returns once `cluster` serves; after `patience`, says what it last saw, and shows the logs.

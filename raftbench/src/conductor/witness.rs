@@ -11,9 +11,6 @@ use super::status::{self, View};
 /// A fault that holds for fewer election timeouts than this need not move the leadership.
 const NOTICEABLE_TIMEOUTS: u32 = 3;
 
-/// How long a peer may take to say what it sees.
-const PATIENCE: Duration = Duration::from_millis(300);
-
 /// The nodes that a fault leaves alone.
 pub(super) struct Peers {
     /// Name and client address.
@@ -28,6 +25,8 @@ pub(super) struct Peers {
     /// How long the fault holds.
     pub(super) holds: Option<Duration>,
     pub(super) injected_ns: i64,
+    /// How long a peer may take to say what it sees.
+    pub(super) patience: Duration,
 }
 
 impl Witness for Peers {
@@ -49,7 +48,7 @@ impl Witness for Peers {
                 "it was to hold for {holds} ms only, at an election timeout of {timeout} ms"
             ));
         }
-        let view = self.runtime.block_on(status::view(&self.peers, &self.clock, PATIENCE));
+        let view = self.runtime.block_on(status::view(&self.peers, &self.clock, self.patience));
         self.read(&view, leader, *leader_id)
     }
 }

@@ -76,6 +76,11 @@ impl RunFolder {
         !logged && std::fs::remove_dir_all(&self.path).is_ok()
     }
 
+    /// Removes the folder where nothing but empty folders is in it.
+    pub fn remove_unless_used(&self) {
+        remove_empty(&self.path);
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -139,4 +144,14 @@ impl RunFolder {
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+}
+
+/// Removes `folder` and what is in it as far as these are empty folders.
+fn remove_empty(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty(&entry.path());
+        }
+    }
+    std::fs::remove_dir(folder).ok();
 }

@@ -109,6 +109,7 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         load: load_figures(plan, observed, load),
         write_steps: steps::write_steps(&observed.samples, measured),
         stability,
+        network: observed.network.clone(),
         faults,
         checks,
         resources: resources::resources(
@@ -201,6 +202,13 @@ fn warnings(plan: &Plan, observed: &Observed, late_after_ns: i64) -> Vec<String>
             "the hypervisor gave {:.0} % of this machine's CPU to others while the load ran: what is \
              slow here may be their doing",
             share * 100.0
+        ));
+    }
+    let network = observed.network.iter().flat_map(|network| &network.round_trips);
+    for trip in network.filter(|trip| !trip.is_as_asked()) {
+        warnings.push(format!(
+            "{} to {}: a round trip was {:.3} ms, and {:.3} ms were asked for",
+            trip.from, trip.to, trip.measured_ms, trip.asked_ms
         ));
     }
     if matches!(plan.load.arrivals, Arrivals::Closed { .. }) {

@@ -7,6 +7,8 @@ use history::linearizability::CheckReport;
 use loadgen::summary::LoadSummary;
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::NetworkRecord;
+
 /// `summary.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -45,6 +47,9 @@ pub struct Summary {
     pub write_steps: Vec<WriteStep>,
     /// Leadership and service.
     pub stability: Stability,
+    /// What lay between the hosts of a lab; absent: loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkRecord>,
     /// What was broken, and what came of it.
     pub faults: Vec<Fault>,
     /// What was checked.

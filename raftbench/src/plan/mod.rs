@@ -4,6 +4,7 @@
 //! Invariant: parsed once and checked whole. The conductor only walks it, and never looks at the
 //! profile's text again.
 
+mod network;
 mod resolved;
 mod timeline;
 
@@ -12,6 +13,8 @@ use std::time::Duration;
 
 use loadgen::spec::LoadSpec;
 use toml::Table;
+
+pub use network::NetworkPlan;
 
 /// The dashboard's five metrics, as `[expect] required` and the thresholds name them.
 pub const METRICS: [&str; 5] = [
@@ -56,6 +59,8 @@ pub struct ClusterPlan {
     pub heartbeat_ms: u64,
     /// The lower bound of the election timeout.
     pub election_timeout_ms: u64,
+    /// Between the nodes, each then on a host of its own; `None`: loopback.
+    pub network: Option<NetworkPlan>,
     /// `[cluster.bench_node]`: handed to the node's config as it stands, which checks it.
     pub bench_node: Table,
     /// `[cluster.etcd] flags`: appended to etcd's command line.

@@ -61,6 +61,12 @@ impl Plan {
         out.insert("nodes".into(), whole(cluster.nodes as u64));
         out.insert("heartbeat_ms".into(), whole(cluster.heartbeat_ms));
         out.insert("election_timeout_ms".into(), whole(cluster.election_timeout_ms));
+        if let Some(network) = &cluster.network {
+            out.insert("network".into(), network.given.clone());
+            if let Some(links) = network.links {
+                out.insert("links".into(), links.name().into());
+            }
+        }
         // The other target's settings too: the profile stays the one that was read.
         if !cluster.bench_node.is_empty() {
             out.insert("bench_node".into(), Value::Table(cluster.bench_node.clone()));

@@ -27,6 +27,10 @@ impl fmt::Display for Plan {
                 cluster.election_timeout_ms
             )?,
         }
+        if let Some(network) = &cluster.network {
+            let by = network.links.map_or("netem or the switch", |links| links.name());
+            writeln!(f, "network    {}, by {by}: {}", network.name, network.description)?;
+        }
         match load.arrivals {
             Arrivals::Constant { rate_per_second } => {
                 write!(f, "load       {rate_per_second}/s, evenly spaced")?;

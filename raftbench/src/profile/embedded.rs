@@ -1,4 +1,6 @@
-//! The profiles that the program carries.
+//! The profiles that the program carries, and the networks.
+
+use std::path::Path;
 
 use include_dir::{Dir, include_dir};
 
@@ -6,30 +8,78 @@ use super::{ProfileError, nearest};
 
 static PROFILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../profiles");
 
-/// Their names, sorted.
+/// What is kept together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shelf {
+    /// `profiles/*.toml`
+    Profiles,
+    /// `profiles/networks/*.toml`
+    Networks,
+}
+
+impl Shelf {
+    fn folder(self) -> &'static str {
+        match self {
+            Shelf::Profiles => "",
+            Shelf::Networks => "networks",
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Shelf::Profiles => "profile",
+            Shelf::Networks => "network",
+        }
+    }
+
+    /// The names of all on it, sorted.
+    pub fn names(self) -> Vec<&'static str> {
+        let folder = match self {
+            Shelf::Profiles => Some(&PROFILES),
+            Shelf::Networks => PROFILES.get_dir(self.folder()),
+        };
+        let mut names: Vec<&str> = folder
+            .into_iter()
+            .flat_map(|folder| folder.files())
+            .filter(|file| file.path().extension().is_some_and(|extension| extension == "toml"))
+            .filter_map(|file| file.path().file_stem()?.to_str())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The text of one; an unknown name lists those that there are.
+    pub fn text(self, name: &str) -> Result<&'static str, ProfileError> {
+        let path = Path::new(self.folder()).join(format!("{name}.toml"));
+        PROFILES.get_file(path).and_then(|file| file.contents_utf8()).ok_or_else(|| {
+            ProfileError::UnknownName {
+                what: self.what(),
+                name: name.to_owned(),
+                hint: nearest(name, &self.names()),
+                known: self.names().join(", "),
+            }
+        })
+    }
+
+    /// The sentence that one opens with; empty where it has none.
+    pub fn description(self, name: &str) -> String {
+        let table: Option<toml::Table> = self.text(name).ok().and_then(|text| text.parse().ok());
+        let text = table.and_then(|table| Some(table.get("description")?.as_str()?.to_owned()));
+        text.unwrap_or_default()
+    }
+}
+
+/// The names of all profiles, sorted.
 pub fn names() -> Vec<&'static str> {
-    let mut names: Vec<&str> = PROFILES
-        .files()
-        .filter(|file| file.path().extension().is_some_and(|extension| extension == "toml"))
-        .filter_map(|file| file.path().file_stem()?.to_str())
-        .collect();
-    names.sort_unstable();
-    names
+    Shelf::Profiles.names()
 }
 
-/// The text of one; an unknown name lists those that there are.
+/// The text of a profile; an unknown name lists those that there are.
 pub fn text(name: &str) -> Result<&'static str, ProfileError> {
-    PROFILES.get_file(format!("{name}.toml")).and_then(|file| file.contents_utf8()).ok_or_else(
-        || ProfileError::UnknownName {
-            name: name.to_owned(),
-            hint: nearest(name, &names()),
-            known: names().join(", "),
-        },
-    )
+    Shelf::Profiles.text(name)
 }
 
-/// The sentence that one opens with; empty where it has none.
+/// The sentence that a profile opens with; empty where it has none.
 pub fn description(name: &str) -> String {
-    let table: Option<toml::Table> = text(name).ok().and_then(|text| text.parse().ok());
-    table.and_then(|table| Some(table.get("description")?.as_str()?.to_owned())).unwrap_or_default()
+    Shelf::Profiles.description(name)
 }

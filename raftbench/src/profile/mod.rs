@@ -7,6 +7,7 @@
 mod document;
 pub mod embedded;
 mod faults;
+mod networks;
 mod section;
 mod sections;
 
@@ -68,9 +69,11 @@ impl Profile {
 pub enum ProfileError {
     /// No embedded profile has that name.
     #[error(
-        "no profile is called `{name}`{hint}\nthere are: {known}\na profile's file is given by its path, as in ./{name}.toml"
+        "no {what} is called `{name}`{hint}\nthere are: {known}\na {what}'s file is given by its path, as in ./{name}.toml"
     )]
     UnknownName {
+        /// `profile` or `network`.
+        what: &'static str,
         /// As asked.
         name: String,
         /// The nearest, if near.

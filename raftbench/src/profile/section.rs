@@ -239,7 +239,7 @@ impl<'a> Section<'a> {
         self.error_at(key, format!("is {}; it must be {wanted}", value.kind.name()))
     }
 
-    fn path_of(&self, key: &str) -> String {
+    pub(super) fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 }

@@ -8,7 +8,7 @@ use loadgen::spec::{Arrivals, Consistency, KeyDistribution, Keys, LoadSpec, MIN_
 
 use super::document::Document;
 use super::section::{Numbers, Section};
-use super::{ProfileError, faults, listed};
+use super::{ProfileError, faults, listed, networks};
 use crate::plan::{Checks, ClusterPlan, Expect, Limits, METRICS, Plan, Target};
 
 const ROOT: &[&str] =
@@ -21,6 +21,7 @@ const CLUSTER: &[&str] = &[
     "endpoints",
     "disk",
     "network",
+    "links",
     "bench_node",
     "etcd",
 ];
@@ -53,7 +54,7 @@ pub(super) fn plan(
     key_prefix: &str,
 ) -> Result<Plan, ProfileError> {
     let root = Section::root(document, ROOT)?;
-    let cluster = cluster(&root.section("cluster", CLUSTER)?)?;
+    let cluster = cluster(&root.section("cluster", CLUSTER)?, seed)?;
     let load = load(&root, seed, key_prefix)?;
     let checks = checks(&root.section("checks", &["audit", "linearizable"])?, &load)?;
     let faults = faults::faults(&root, &cluster, load.measure)?;
@@ -70,13 +71,10 @@ pub(super) fn plan(
     })
 }
 
-fn cluster(section: &Section<'_>) -> Result<ClusterPlan, ProfileError> {
-    for key in ["disk", "network"] {
-        if section.value(key).is_some() {
-            let message = "is not available yet (it comes with the lab); leave it out to run on \
-                           this host's own";
-            return Err(section.error_at(key, message.into()));
-        }
+fn cluster(section: &Section<'_>, seed: u64) -> Result<ClusterPlan, ProfileError> {
+    if section.value("disk").is_some() {
+        let message = "is not available yet; leave it out to run on this host's own";
+        return Err(section.error_at("disk", message.into()));
     }
     #[derive(Clone, Copy, PartialEq)]
     enum Name {
@@ -127,11 +125,17 @@ fn cluster(section: &Section<'_>) -> Result<ClusterPlan, ProfileError> {
     }
     let etcd_flags = section.section("etcd", &["flags"])?.texts("flags")?.unwrap_or_default();
     let external = matches!(target, Target::External { .. });
+    let network = networks::network(section, nodes, seed)?;
+    if external && network.is_some() {
+        let message = "is for a cluster that the run starts, and this one runs already";
+        return Err(section.error_at("network", message.into()));
+    }
     Ok(ClusterPlan {
         target,
         nodes: if external { 0 } else { nodes },
         heartbeat_ms,
         election_timeout_ms,
+        network,
         bench_node: section.raw_table("bench_node", bench_node_accepts)?,
         etcd_flags,
     })

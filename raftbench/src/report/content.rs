@@ -47,6 +47,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     thresholds(summary, &mut blocks);
     latency(summary, &mut blocks);
     write_steps(summary, &mut blocks);
+    network(summary, &mut blocks);
     faults(summary, &mut blocks);
     checks(summary, &mut blocks);
     resources(summary, &mut blocks);
@@ -259,6 +260,20 @@ fn checks(summary: &Summary, blocks: &mut Vec<Block>) {
             blocks.push(Block::Item(format!("drawn in {VIOLATION}")));
         }
     }
+}
+
+fn network(summary: &Summary, blocks: &mut Vec<Block>) {
+    let Some(network) = &summary.network else { return };
+    let rows = network.round_trips.iter().map(|trip| {
+        let (asked, measured) = (trip.asked_ms, trip.measured_ms);
+        let between = format!("{} - {}", trip.from, trip.to);
+        vec![between, format!("{asked:.3}"), format!("{measured:.3}")]
+    });
+    let header = ["round trip, ms", "asked", "measured"];
+    blocks.push(Block::Title(format!("Network: {}, by {}", network.name, network.links)));
+    blocks.push(Block::Table(TextTable::new(&header, rows.collect())));
+    blocks.push(Block::Item("measured before the load, as TCP connections were set up".into()));
+    blocks.push(Block::Item(network.about.clone()));
 }
 
 fn resources(summary: &Summary, blocks: &mut Vec<Block>) {

@@ -78,6 +78,7 @@ pub(crate) fn observed() -> Observed {
         zero_unix_ns: 1_795_457_664_000_000_000,
         nodes: NODES.map(|node| NodeRecord { name: node.into(), client: endpoint(node) }).to_vec(),
         target_version: "bench-node 0.1.0".into(),
+        network: None,
         data_dir: Some(DataDirRecord { filesystem: "ext4".into(), tmpfs: false }),
         ..Observed::default()
     }

@@ -1,0 +1,65 @@
+//! A link that comes and goes: a partition that is begun and healed, over and over.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::{Network, Partition};
+use crate::Error;
+
+/// A partition that flaps until this is stopped or dropped; it is healed then.
+pub struct Flapping {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<Result<u64, Error>>>,
+}
+
+impl Flapping {
+    /// Cuts for `down`, heals for `up`, and so on; the first cut is made before this returns.
+    pub fn start(
+        network: Arc<Mutex<Network>>,
+        partition: Partition,
+        down: Duration,
+        up: Duration,
+    ) -> Result<Self, Error> {
+        let mut cut = lock(&network).cut(&partition)?;
+        let (stop, stopped) = channel();
+        let flap = move || {
+            let waits = |time| stopped.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
+            let mut times = 1;
+            loop {
+                let goes_on = waits(down);
+                lock(&network).heal(cut)?;
+                if !goes_on || !waits(up) {
+                    return Ok(times);
+                }
+                cut = lock(&network).cut(&partition)?;
+                times += 1;
+            }
+        };
+        let thread = thread::Builder::new().name("flapping".into()).spawn(flap);
+        let thread =
+            thread.map_err(|source| Error::Lab { what: "start a thread", problem: source })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Heals it for good; how many times it was cut.
+    pub fn stop(mut self) -> Result<u64, Error> {
+        self.end().unwrap_or(Ok(0))
+    }
+
+    fn end(&mut self) -> Option<Result<u64, Error>> {
+        drop(self.stop.take());
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for Flapping {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn lock(network: &Mutex<Network>) -> std::sync::MutexGuard<'_, Network> {
+    network.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,128 @@
+//! One conformance suite for both implementations of links, measured from outside: with `ping`,
+//! with a TCP transfer and the kernel's own counters of it, and with numbered datagrams.
+//!
+//! This program runs itself again, three levels deep: it asks for each implementation by itself,
+//! that enters a lab, and in the lab the trials run. netem, where the native kernel has none, is
+//! tried in a user-mode Linux (`ci/uml`). What cannot be tried at all is said loudly, and fails
+//! where the variable `CI` is set.
+
+mod measure;
+mod trials;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chaos::lab::links::{Implementation, Network, lay};
+use chaos::lab::{Lab, Layout, enter};
+use libtest_mimic::{Arguments, Trial};
+
+/// Which implementation this process is to try.
+const UNDER_TEST: &str = "LINKS_UNDER_TEST";
+
+/// The exit code that says: not available here.
+const MISSING: u8 = 77;
+
+/// Seeds the switch's dice; another number tries other packets.
+const SEED: u64 = 20_261_124;
+
+fn main() -> ExitCode {
+    if let Some(code) = chaos::lab::role() {
+        return code;
+    }
+    let asked = match std::env::var(UNDER_TEST).as_deref() {
+        Ok("netem") => Some(Implementation::Netem),
+        Ok("switch") => Some(Implementation::Switch),
+        _ => None,
+    };
+    match (asked, Lab::inside()) {
+        (Some(implementation), Some(lab)) => run_trials(&lab, implementation),
+        (Some(_), None) => enter_lab(),
+        (None, _) => run_both(),
+    }
+}
+
+fn run_both() -> ExitCode {
+    let lists = Arguments::from_args().list;
+    let mut failed = false;
+    for implementation in [Implementation::Switch, Implementation::Netem] {
+        println!("links by {}", implementation.name());
+        let program = std::env::current_exe().expect("this program's file");
+        let mut code = code_of(again(&program, implementation));
+        let uml = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci/uml");
+        if code == Some(MISSING.into()) && implementation == Implementation::Netem && !lists {
+            println!("links by netem, in a user-mode Linux");
+            let mut boots = Command::new(uml);
+            boots.arg(format!("{UNDER_TEST}=netem")).arg(&program).args(arguments());
+            code = code_of(boots);
+        }
+        match code {
+            Some(0) => {}
+            Some(code) if code == i32::from(MISSING) => {
+                println!("\n*** NOT TRIED: links by {} ***\n", implementation.name());
+                failed |= std::env::var_os("CI").is_some();
+            }
+            _ => failed = true,
+        }
+    }
+    ExitCode::from(u8::from(failed))
+}
+
+fn again(program: &Path, implementation: Implementation) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments()).env(UNDER_TEST, implementation.name());
+    command
+}
+
+fn arguments() -> impl Iterator<Item = OsString> {
+    std::env::args_os().skip(1)
+}
+
+fn code_of(mut command: Command) -> Option<i32> {
+    command.status().expect("started").code()
+}
+
+/// Five hosts: enough for every shape of partition.
+fn enter_lab() -> ExitCode {
+    let arguments: Vec<OsString> = arguments().collect();
+    let layout = Layout::new(4, 1).expect("fits");
+    match enter(&layout, &arguments, ("LINKS_TEST", "1")) {
+        Ok(status) => ExitCode::from(status.code().and_then(|c| c.try_into().ok()).unwrap_or(1)),
+        Err(error) => missing(&error),
+    }
+}
+
+fn run_trials(lab: &Lab, implementation: Implementation) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // They share the links, and the machine's time.
+    arguments.test_threads = Some(1);
+    arguments.color = Some(libtest_mimic::ColorSetting::Never);
+    let links = match lay(lab, Some(implementation), SEED) {
+        Ok(links) => links,
+        Err(error) => return missing(&error),
+    };
+    let names = lab.hosts().iter().map(|host| host.name().to_owned()).collect();
+    let network = Arc::new(Mutex::new(Network::new(links, names)));
+    let trial = |(name, body): &(&'static str, trials::Body)| {
+        let (stage, body) = (trials::Stage::new(lab.clone(), network.clone()), *body);
+        Trial::test(format!("{}::{name}", implementation.name()), move || {
+            body(&stage);
+            Ok(())
+        })
+    };
+    let mut trials: Vec<Trial> = trials::ALL.iter().map(trial).collect();
+    trials.extend(trials::BY_HAND.iter().map(trial).map(|trial| trial.with_ignored_flag(true)));
+    let done = libtest_mimic::run(&arguments, trials);
+    let about = network.lock().unwrap_or_else(PoisonError::into_inner).about();
+    println!("{}", about.expect("the links still work"));
+    done.exit_code()
+}
+
+fn missing(error: &chaos::Error) -> ExitCode {
+    println!("not available: {error}");
+    match error {
+        chaos::Error::NoLinks { .. } | chaos::Error::NoNamespaces { .. } => ExitCode::from(MISSING),
+        _ => ExitCode::FAILURE,
+    }
+}

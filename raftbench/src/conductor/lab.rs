@@ -1,0 +1,81 @@
+//! A plan's lab: the way in, its links under the plan's conditions, and what was measured of them.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context;
+use chaos::lab::links::{self, Network};
+use chaos::lab::{Host, Lab, enter};
+
+use crate::folder::RunFolder;
+use crate::keeper::{Keeper, MARK};
+use crate::plan::NetworkPlan;
+
+/// In a run's folder while its lab runs, for those who join.
+const PASSPORT: &str = "lab.json";
+
+/// Runs this same command line again in a lab with the plan's hosts, and gives the code that it
+/// ended with; `None`: this process is in it already. To be called before any thread is started.
+pub fn run_inside(network: &NetworkPlan) -> anyhow::Result<Option<ExitCode>> {
+    if Lab::inside().is_some() {
+        return Ok(None);
+    }
+    let keeper = Keeper::start()?;
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let status = enter(&network.layout, &arguments, (MARK, keeper.mark()))?;
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Ok(Some(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))))
+}
+
+/// The lab around this process, with its links laid.
+pub struct LaidLab {
+    lab: Lab,
+    network: Mutex<Network>,
+    plan: NetworkPlan,
+    folder: RunFolder,
+}
+
+impl LaidLab {
+    /// Lays the links that `plan` asks for; `folder` tells others where the lab is, until this
+    /// value ends.
+    pub fn lay(plan: &NetworkPlan, folder: &RunFolder) -> anyhow::Result<Self> {
+        let lab = Lab::inside().context("this process is not in a lab")?;
+        let links = links::lay(&lab, plan.links, plan.seed)?;
+        let names = lab.hosts().iter().map(|host| host.name().to_owned()).collect();
+        let mut network = Network::new(links, names);
+        network.set(&plan.conditions)?;
+        lab.passport().write(&folder.file(PASSPORT))?;
+        let (network, plan, folder) = (Mutex::new(network), plan.clone(), folder.clone());
+        Ok(Self { lab, network, plan, folder })
+    }
+
+    /// The host of that name.
+    pub fn host(&self, name: &str) -> anyhow::Result<&Host> {
+        Ok(self.lab.host(name)?)
+    }
+
+    pub(super) fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    pub(super) fn plan(&self) -> &NetworkPlan {
+        &self.plan
+    }
+
+    pub(super) fn network(&self) -> std::sync::MutexGuard<'_, Network> {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for LaidLab {
+    fn drop(&mut self) {
+        std::fs::remove_file(self.folder.file(PASSPORT)).ok();
+    }
+}
+
+/// Where the lab of the run in `folder` is.
+pub fn passport(folder: &std::path::Path) -> std::path::PathBuf {
+    folder.join(PASSPORT)
+}
