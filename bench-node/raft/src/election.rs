@@ -133,11 +133,16 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         self.timer.hasten(self.now + self.config.failover_step * rank);
     }
 
+    /// Whether this member promised, by hearing a leader, to elect nobody else yet. Leases rest on it.
+    pub(crate) fn promise_holds(&self) -> bool {
+        let holds = |at: Duration| self.now < at + self.config.election_timeout;
+        self.config.lease_reads && self.promised.is_some_and(holds)
+    }
+
     /// Whether a leader was heard from within the shortest election timeout; a leader hears itself.
     /// Where leases rest on it, also in a later term, and after a restart.
     pub(crate) fn leader_is_alive(&self) -> bool {
-        let promised = |at: Duration| self.now < at + self.config.election_timeout;
-        if self.config.lease_reads && self.promised.is_some_and(promised) {
+        if self.promise_holds() {
             return true;
         }
         match &self.part {

@@ -88,7 +88,7 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
             timer: ElectionTimer::new(config.seed, config.election_timeout, now),
             now,
             // It may have promised just before it stopped.
-            promised: (hard_state.term > 0 && !config.forgets_its_promise()).then_some(now),
+            promised: (!config.forgets_its_promise()).then_some(now),
             vote_owed: false,
             outbox: Vec::new(),
             read_outcomes: Vec::new(),
@@ -156,6 +156,13 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
             body,
             Body::Vote { pre_vote: true, .. } | Body::VoteReply { pre_vote: true, granted: true }
         );
+        if matches!(body, Body::Vote { pre_vote: false, transfer: false, .. })
+            && self.promise_holds()
+            && self.hard_state.voted_for != Some(from)
+        {
+            // In whatever term: a lease may rest on the promise.
+            return;
+        }
         if !hypothetical {
             if term < self.hard_state.term {
                 return self.answer_stale(from, &body);

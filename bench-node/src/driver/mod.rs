@@ -228,7 +228,7 @@ struct Driver {
     held: Vec<(Bytes, Instant, OutcomeSender)>,
     /// Who waits for that end.
     transfer: Option<(NodeId, oneshot::Sender<Result<(), TransferRefusal>>)>,
-    /// Whether leadership was being handed over at the end of the last turn.
+    /// Whether leadership is being handed over, or was when this member ceased to lead.
     handing_over: bool,
     proposals: Proposals,
     reads: Reads,
@@ -322,6 +322,9 @@ impl Driver {
                     Ok(()) => self.transfer = Some((to, reply)),
                     Err(error) => drop(reply.send(Err(TransferRefusal::Refused(error)))),
                 },
+                // Not between a snapshot's arrival and its restoring: then who asks is told to ask
+                // again.
+                Input::Freeze(reply) if self.applied.index < self.raft.base().index => drop(reply),
                 Input::Freeze(reply) => drop(reply.send(self.freeze())),
                 Input::SnapshotWritten(written) => {
                     if let Err(error) = &written {
@@ -420,6 +423,7 @@ impl Driver {
             let (meta, frozen) = self.freeze();
             self.snapshots.write(meta, frozen);
         }
+        self.snapshots.let_go(self.raft.peers());
         if let Some(index) = self.snapshots.cut(self.raft.base().index, self.applied.index) {
             self.raft.compact(index);
         }
@@ -430,7 +434,6 @@ impl Driver {
         let raft_now = now - self.origin;
         self.raft.tick(raft_now);
         self.release_held(now);
-        self.keep_log_short();
         let effects = self.raft.ready(raft_now);
         if let Some(write) = effects.write {
             self.parts.metrics.log_entries.inc_by(write.entries.len() as u64);
@@ -444,6 +447,7 @@ impl Driver {
         }
         self.snapshots.forget_received();
         self.apply(effects.committed)?;
+        self.keep_log_short();
         for to in effects.snapshots {
             self.snapshots.send(to, self.raft.status().term);
         }
@@ -459,7 +463,10 @@ impl Driver {
         for event in effects.events {
             self.tell(event);
         }
-        self.handing_over = self.raft.is_transferring();
+        // It stays so on the way from the old leader to the new one's first commit.
+        let status = self.raft.status();
+        self.handing_over =
+            self.raft.is_transferring() || (self.handing_over && status.role != Role::Leader);
         let expired = self.proposals.expire(now, self.parts.patience);
         self.parts.metrics.proposals_failed.inc_by(expired);
         self.reads.expire(now, self.parts.patience);

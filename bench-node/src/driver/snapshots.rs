@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use raft::{EntryId, Index, NodeId, Term};
+use raft::{EntryId, Index, NodeId, PeerStatus, Term};
 
 use crate::config::Settings;
 use crate::kv::{Frozen, Store};
@@ -37,6 +37,12 @@ pub(crate) struct ReceivedSnapshot {
     pub store: Store,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Partly,
+    Wholly,
+}
+
 /// What the loop keeps of snapshots.
 pub(super) struct Snapshots {
     room: Arc<dyn SnapshotRoom>,
@@ -48,7 +54,8 @@ pub(super) struct Snapshots {
     /// Of the entries applied since.
     bytes: u64,
     writing: bool,
-    sending: Vec<NodeId>,
+    /// Who is being sent one, and, once all of it was sent, who still needs what comes behind it.
+    sending: Vec<(NodeId, Sent)>,
     /// The end of the latest one that is durable.
     durable: Index,
     /// Came in this turn, and may be what the protocol says to restore.
@@ -97,12 +104,27 @@ impl Snapshots {
     }
 
     pub(super) fn send(&mut self, to: NodeId, term: Term) {
-        self.sending.push(to);
+        self.sending.retain(|(other, _)| *other != to);
+        self.sending.push((to, Sent::Partly));
         Arc::clone(&self.room).send(to, term);
     }
 
     pub(super) fn sent(&mut self, to: NodeId) {
-        self.sending.retain(|&other| other != to);
+        for (_, sent) in self.sending.iter_mut().filter(|(other, _)| *other == to) {
+            *sent = Sent::Wholly;
+        }
+    }
+
+    /// Lets go of those that hold the log as far as it is to be cut, or are followers no more: cut
+    /// before that, the log would send them the next snapshot, and again.
+    pub(super) fn let_go(&mut self, peers: impl Iterator<Item = PeerStatus>) {
+        if self.sending.is_empty() {
+            return;
+        }
+        let wanted = self.durable.saturating_sub(self.keep_entries);
+        let behind: Vec<_> =
+            peers.filter(|peer| peer.match_index < wanted).map(|peer| peer.id).collect();
+        self.sending.retain(|(id, sent)| *sent == Sent::Partly || behind.contains(id));
     }
 
     pub(super) fn receive(&mut self, last: EntryId, store: Store) {
@@ -124,7 +146,7 @@ impl Snapshots {
 
     /// Up to where a log that begins after `base` is to be cut now.
     pub(super) fn cut(&self, base: Index, applied: Index) -> Option<Index> {
-        let too_long = applied - base >= self.every_entries.saturating_mul(MOST_HELD);
+        let too_long = applied.saturating_sub(base) >= self.every_entries.saturating_mul(MOST_HELD);
         let free = too_long || self.sending.is_empty();
         let cut = self.durable.saturating_sub(self.keep_entries);
         (free && cut > base).then_some(cut)

@@ -33,6 +33,8 @@ const CHUNK_BYTES: usize = 512 << 10;
 const QUEUED_CHUNKS: usize = 4;
 /// How often a transfer is taken up again before the protocol is told to look anew.
 const ATTEMPTS: u32 = 10;
+/// A transfer that brings nothing for so long is given up; it can be resumed.
+const STALL: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(200);
 
 /// The snapshots of a node: what the loop has written and sent.
@@ -75,7 +77,7 @@ impl<D: Disk> Depot<D> {
     ) -> Result<(), Status> {
         let _alone = self.receiving.try_lock().map_err(|_| busy())?;
         if let Offer::Wanted(mut incoming) = self.take_up(id_of(&offer)).await? {
-            while let Some(part) = parts.message().await? {
+            while let Some(part) = next(&mut parts).await? {
                 let Some(Part::Chunk(chunk)) = part.part else {
                     return Err(Status::invalid_argument("chunks come behind the offer"));
                 };
@@ -225,6 +227,14 @@ async fn read<D: Disk>(
         let chunk = SnapshotChunk { offset: chunk.offset, data: chunk.bytes, crc: chunk.crc };
         part = SnapshotPart { part: Some(Part::Chunk(chunk)) };
     }
+}
+
+/// Waits for a part, and not for ever: a sender that lost its power says nothing, and while one
+/// snapshot is received no other is.
+async fn next(parts: &mut tonic::Streaming<SnapshotPart>) -> Result<Option<SnapshotPart>, Status> {
+    tokio::time::timeout(STALL, parts.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("the snapshot's sender says nothing"))?
 }
 
 fn write<D: Disk>(
