@@ -56,12 +56,6 @@ pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * share).round() as usize]
 }
 
-pub(crate) fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
-    (mean, (variance / values.len() as f64).sqrt())
-}
-
 /// What a TCP transfer saw.
 pub(crate) struct Transfer {
     /// Payload per second, once it was under way.
