@@ -72,7 +72,8 @@ pub enum Testimony {
 
 /// The seeded bug of the feature `seeded-bugs`: a fault that does nothing. Verification must
 /// catch it.
-pub(crate) fn does_nothing() -> bool {
+#[doc(hidden)]
+pub fn does_nothing() -> bool {
     #[cfg(feature = "seeded-bugs")]
     return std::env::var_os("RAFTBENCH_SEEDED_BUG").is_some_and(|bug| bug == "fault-does-nothing");
     #[cfg(not(feature = "seeded-bugs"))]

@@ -20,6 +20,8 @@ mod victim;
 
 pub use end::End;
 pub use error::Error;
+#[doc(hidden)]
+pub use fault::does_nothing;
 pub use fault::{Fault, Finding, Healed, Restarter, Testimony, Witness};
 pub use pause::Pause;
 pub use victim::{Exit, Victim};

@@ -122,6 +122,22 @@ fn figures(a: &Summary, b: &Summary) -> Vec<Vec<String>> {
             String::new(),
         ]);
     }
+    for series in &a.fault_series {
+        let Some(other) = b.fault_series.iter().find(|other| other.id == series.id) else {
+            continue;
+        };
+        let pairs = [
+            ("outage", series.outage_ms, other.outage_ms),
+            ("election", series.election_ms, other.election_ms),
+            ("longest gap", series.longest_gap_ms, other.longest_gap_ms),
+        ];
+        for (name, a, b) in pairs {
+            if let (Some(a), Some(b)) = (a, b) {
+                rows.push(row(&format!("{} {name} p50", series.id), "ms", a.p50, b.p50, ms));
+                rows.push(row(&format!("{} {name} p99", series.id), "ms", a.p99, b.p99, ms));
+            }
+        }
+    }
     let lost = |summary: &Summary| summary.checks.lost_writes.map_or(f64::NAN, |lost| lost as f64);
     let count_or_unknown =
         |lost: f64| if lost.is_nan() { "not known".to_owned() } else { count(lost) };

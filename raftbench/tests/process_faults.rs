@@ -109,6 +109,45 @@ at_s = 2
     assert_eq!(summary["checks"]["audit"], "pass", "{told}");
 }
 
+const TRANSFERS: &str = r#"
+[[faults]]
+kind = "transfer"
+target = "follower"
+at_s = 0.5
+every_s = 2
+times = 2
+"#;
+
+#[test]
+fn leadership_is_handed_over_on_etcd() {
+    needs_etcd();
+    leadership_is_handed_over("etcd");
+}
+
+#[test]
+fn leadership_is_handed_over_on_bench_node() {
+    leadership_is_handed_over("bench-node");
+}
+
+fn leadership_is_handed_over(target: &str) {
+    let bench = Bench::with(&profile(TRANSFERS));
+    let output = bench.command("run", target).output().expect("started");
+    let summary = bench.summary();
+    let told = format!("{}\n{summary:#}", String::from_utf8_lossy(&output.stderr));
+    for fault in summary["faults"].as_array().expect("a list") {
+        assert_eq!(fault["effective"], true, "{told}");
+        assert!(fault["proof"].as_str().expect("a proof").contains("led in term"), "{told}");
+        assert!(fault["election_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{told}");
+        assert!(fault["longest_gap_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{told}");
+    }
+    let series = &summary["fault_series"][0];
+    assert_eq!((&series["times"], &series["effective"]), (&2.into(), &2.into()), "{told}");
+    assert_eq!(series["longest_gap_ms"]["count"], 2, "{told}");
+    assert!(summary["stability"]["quiet_gap_ms"]["p50"].as_f64() > Some(0.0), "{told}");
+    assert!(summary["stability"]["leader_changes"].as_u64() >= Some(2), "{told}");
+    assert_eq!(summary["checks"]["audit"], "pass", "{told}");
+}
+
 #[test]
 fn a_bench_node_cluster_that_others_started_is_loaded_but_never_broken() {
     a_cluster_that_others_started_is_loaded_but_never_broken("bench-node");
@@ -174,6 +213,20 @@ fn a_fault_that_does_nothing_makes_the_run_invalid() {
     assert_eq!(summary["faults"][0]["effective"], false);
     let proof = summary["faults"][0]["proof"].as_str().expect("what was seen instead");
     assert!(proof.contains("still runs"), "{proof}");
+}
+
+#[cfg(feature = "seeded-bugs")]
+#[test]
+fn a_transfer_that_nobody_asked_for_makes_the_run_invalid() {
+    let bench = Bench::with(&profile(TRANSFERS));
+    let mut command = bench.command("run", "bench-node");
+    let command = command.env("RAFTBENCH_SEEDED_BUG", "fault-does-nothing");
+    let output = command.output().expect("started");
+    let summary = bench.summary();
+    assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(summary["faults"][0]["effective"], false);
+    let proof = summary["faults"][0]["proof"].as_str().expect("what was seen instead");
+    assert!(proof.contains("ms after, not n"), "{proof}");
 }
 
 #[cfg(feature = "seeded-bugs")]

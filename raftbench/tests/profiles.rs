@@ -85,6 +85,20 @@ fn repeated_faults_and_restarts_are_spelt_out() {
 }
 
 #[test]
+fn leadership_goes_to_one_member_that_may_not_have_it_yet() {
+    let transfer =
+        |target: &str| with_fault(&format!("kind = \"transfer\"\ntarget = {target}\nat_s = 2"));
+    let faults = plan(&transfer("\"follower\""), &[]).expect("a plan").faults;
+    assert_eq!(faults[0].kind, FaultKind::Transfer);
+    let named = plan(&transfer("\"n2\""), &[]).expect("a plan").faults;
+    assert_eq!(named[0].target, FaultTarget::Names(vec!["n2".into()]));
+    for target in ["\"leader\"", "\"followers\"", "[\"n1\", \"n2\"]"] {
+        refused(&transfer(target), &[], &["`faults.f1.target`", "who is to lead next"]);
+    }
+    refused(&transfer("\"n1\""), &["cluster.nodes=1"], &["more than one"]);
+}
+
+#[test]
 fn an_unknown_key_names_file_line_and_the_nearest() {
     let text = "[load]\nrate_per_secnd = 5\n[phases]\nmeasure_s = 1\n";
     refused(

@@ -7,7 +7,9 @@ use std::time::Duration;
 use api::etcdserverpb::cluster_client::ClusterClient;
 use api::etcdserverpb::kv_client::KvClient;
 use api::etcdserverpb::maintenance_client::MaintenanceClient;
-use api::etcdserverpb::{Member, MemberListRequest, RangeRequest, StatusRequest, StatusResponse};
+use api::etcdserverpb::{
+    Member, MemberListRequest, MoveLeaderRequest, RangeRequest, StatusRequest, StatusResponse,
+};
 use api::mvccpb::KeyValue;
 use bytes::Bytes;
 use tonic::transport::{Channel, Endpoint};
@@ -49,6 +51,13 @@ pub async fn member_list(endpoint: &str, timeout: Duration) -> Result<Vec<Member
     let mut client = ClusterClient::new(channel(endpoint, timeout).await?);
     let answer = client.member_list(MemberListRequest { linearizable: false }).await;
     answer.map(|list| list.into_inner().members).map_err(failed("member list", endpoint))
+}
+
+/// Asks the leader behind `channel`, which is `endpoint`'s, to hand leadership to the member `to`.
+pub async fn move_leader(channel: Channel, endpoint: &str, to: u64) -> Result<(), LoadError> {
+    let mut client = MaintenanceClient::new(channel);
+    let answer = client.move_leader(MoveLeaderRequest { target_id: to }).await;
+    answer.map(drop).map_err(failed("move leader", endpoint))
 }
 
 /// All keys under `prefix`, read linearizably, in pages of about `page_keys`. Any endpoint may

@@ -19,13 +19,14 @@ use super::choose::{Field, NoChoice, choose};
 use super::cluster::{Cluster, Own};
 use super::ready;
 use super::status::View;
+use super::transfer;
 use super::witness::Peers;
 use crate::evidence::FaultRecord;
 use crate::plan::{FaultKind, FaultPlan};
 
 /// How long a fault that is never undone is looked at, in election timeouts, and at least.
 const VERIFY_TIMEOUTS: u32 = 5;
-const VERIFY_AT_LEAST: Duration = Duration::from_secs(5);
+pub(super) const VERIFY_AT_LEAST: Duration = Duration::from_secs(5);
 
 /// How long a killed process may take until it is gone: the kernel first frees its memory.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -134,6 +135,13 @@ async fn strike(
     record.term_at_injection = view.term();
     record.leader_at_injection = view.leader().map(|leader| leader.node.clone());
     (stage.says)(&format!("{} {} {}", plan.id, plan.kind.name(), victims.join(", ")));
+    if plan.kind == FaultKind::Transfer {
+        transfer::hand_over(stage, &view, record).await?;
+        record.healed_ns = Some(stage.clock.now_ns());
+        stage.release(&record.victims);
+        record.recovered_ns = stage.recovered(&record.victims).await;
+        return Ok(Vec::new());
+    }
 
     // Signals are sent and looked after on a thread: both may take their time.
     let (kind, id) = (plan.kind, plan.id.clone());
@@ -190,7 +198,7 @@ fn exit_patience(kind: FaultKind) -> Option<Duration> {
     match kind {
         FaultKind::Kill { .. } => Some(KILL_PATIENCE),
         FaultKind::Terminate { .. } => Some(TERMINATE_PATIENCE),
-        FaultKind::Pause { .. } => None,
+        FaultKind::Pause { .. } | FaultKind::Transfer => None,
     }
 }
 
@@ -245,7 +253,7 @@ impl Stage {
         let mut ready = Vec::new();
         for name in victims {
             let victim = own.victim(name).ok_or_else(|| anyhow!("{name} is not ours"))?;
-            let mut fault = fault(kind, victim);
+            let mut fault = fault(kind, victim)?;
             fault.available()?;
             let noted = self.journal.note(id, fault.victim(), fault.undo())?;
             ready.push((fault, noted));
@@ -332,12 +340,13 @@ impl Stage {
     }
 }
 
-fn fault(kind: FaultKind, victim: Victim) -> Box<dyn Fault> {
-    match kind {
+fn fault(kind: FaultKind, victim: Victim) -> anyhow::Result<Box<dyn Fault>> {
+    Ok(match kind {
         FaultKind::Kill { .. } => Box::new(End::kill(victim)),
         FaultKind::Terminate { .. } => Box::new(End::terminate(victim)),
         FaultKind::Pause { .. } => Box::new(Pause::of(victim)),
-    }
+        FaultKind::Transfer => bail!("a transfer is asked of the cluster, not done to a process"),
+    })
 }
 
 /// Runs `work` on a thread of its own. Not on the runtime's pool: when a run is broken off, the

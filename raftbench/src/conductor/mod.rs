@@ -22,6 +22,7 @@ pub mod soak;
 mod status;
 mod stolen;
 mod targets;
+mod transfer;
 mod walk;
 mod witness;
 

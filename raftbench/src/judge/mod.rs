@@ -8,6 +8,7 @@
 mod checks;
 mod counters;
 mod faults;
+mod gap;
 #[cfg(test)]
 mod hand_made;
 mod histograms;
@@ -26,6 +27,7 @@ use loadgen::summary::{LoadSummary, generator_cpu_share};
 
 use crate::evidence::{EventRole, Observed};
 use crate::plan::Plan;
+use gap::Gaps;
 use outage::Service;
 use scope::Span;
 use summary::{ErrorCount, Load, ScopeName, Stability, Summary};
@@ -59,8 +61,10 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         (None, None) => outage::late_after_without_baseline_ns(ops, measured, timeout_ns),
     };
     let service = Service::new(ops, measured, late_after_ns, timeout_ns);
+    let gaps = Gaps::new(ops, measured);
     let (faults, fault_outages): (Vec<_>, Vec<_>) =
-        faults::faults(observed, &service, measured).into_iter().unzip();
+        faults::faults(observed, &service, &gaps, measured).into_iter().unzip();
+    let fault_series = faults::series(&faults, &observed.faults);
     let mut outages = service.outages();
     outages.extend(fault_outages.into_iter().flatten());
     let open_outage =
@@ -73,6 +77,7 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         unavailable_ms: scope::total_ms(&scope::union(&outages)),
         late_after_ms: service.late_after_ns() as f64 / 1e6,
         fault_windows_s: scope::total_ms(&scope::union(&windows)) / 1e3,
+        quiet_gap_ms: gaps.of_quiet(&quiet(&gaps, &windows, measured)),
     };
 
     let load = LoadSummary::new(&plan.load, &observed.load);
@@ -111,6 +116,7 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         stability,
         network: observed.network.clone(),
         faults,
+        fault_series,
         checks,
         resources: resources::resources(
             &observed.samples,
@@ -118,6 +124,13 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
             MetricNames::of(plan, &observed.samples).wal_fsync(),
         ),
     }
+}
+
+/// What no fault's gap is looked for in.
+fn quiet(gaps: &Gaps, windows: &[Span], measured: Span) -> Vec<Span> {
+    let looked: Vec<Span> =
+        windows.iter().map(|window| gaps.window(*window, measured.end_ns)).collect();
+    scope::outside(measured, &looked)
 }
 
 /// New leaders in the measured phase: by the servers' events (each term has one leader at most),

@@ -34,8 +34,6 @@ pub(super) struct Service<'a> {
 pub(super) struct Outage {
     /// Intended send times.
     pub(super) span: Span,
-    /// Operations due in it that did not end ok.
-    pub(super) operations_lost: u64,
     /// The load ended before it did.
     pub(super) at_least: bool,
 }
@@ -141,6 +139,19 @@ impl<'a> Service<'a> {
         outages
     }
 
+    /// Operations that did not end ok, of those due up to `until_ns` that an injection found open or
+    /// that came after it. Not only those in outages: when leaders change in good order, some fail
+    /// while their neighbours are in time.
+    pub(super) fn lost(&self, injected_ns: i64, until_ns: i64) -> u64 {
+        let earliest_ns = injected_ns - self.late_after_ns;
+        let from = self.ops.partition_point(|op| op.intended_ns < earliest_ns);
+        let until = self.ops.partition_point(|op| op.intended_ns < until_ns).max(from);
+        let lost = self.ops[from..until].iter().filter(|op| {
+            op.outcome != Outcome::Ok && op.completed_ns.is_none_or(|at| at >= injected_ns)
+        });
+        lost.count() as u64
+    }
+
     /// From injection to the first success of an operation sent after it.
     pub(super) fn first_success_ns(&self, injected_ns: i64) -> Option<i64> {
         let sent_after = |op: &&&OpRecord| {
@@ -168,13 +179,11 @@ impl<'a> Service<'a> {
         let good = |index: &usize| !self.late(*index) && self.mostly_in_time(*index);
         let end = (first + 1..self.ops.len()).find(good);
         let after = end.unwrap_or(self.ops.len());
-        let lost = self.ops[first..after].iter().filter(|op| op.outcome != Outcome::Ok);
         outages.push(Outage {
             span: Span {
                 start_ns: self.ops[first].intended_ns,
                 end_ns: end.map_or(self.measured.end_ns, |end| self.ops[end].intended_ns),
             },
-            operations_lost: lost.count() as u64,
             at_least: end.is_none(),
         });
         after
@@ -224,7 +233,7 @@ mod tests {
         // Due up to 4.9 s: waits of 1,001 down to 101 ms, which are late; from 4.901 s on in time.
         let outages = service(&ops).outages();
         let span = Span { start_ns: 4000 * MS, end_ns: 4901 * MS };
-        assert_eq!(outages, [Outage { span, operations_lost: 0, at_least: false }]);
+        assert_eq!(outages, [Outage { span, at_least: false }]);
         assert_eq!(
             service(&ops).outages_of(Span { start_ns: 4000 * MS, end_ns: 6000 * MS }),
             outages
@@ -242,7 +251,7 @@ mod tests {
         let outages = service(&ops).outages_of(window);
         assert_eq!(outages.len(), 1);
         assert_eq!(outages[0].span, Span { start_ns: 2990 * MS, end_ns: 4500 * MS });
-        assert_eq!(outages[0].operations_lost, 1510);
+        assert_eq!(service(&ops).lost(window.start_ns, window.end_ns), 1510);
         assert_eq!(service(&ops).first_success_ns(3000 * MS), Some(1502 * MS));
     }
 
@@ -292,7 +301,17 @@ mod tests {
         });
         let outages = service(&ops).outages_of(Span { start_ns: 5000 * MS, end_ns: 8000 * MS });
         assert_eq!(outages.len(), 1);
-        assert_eq!((outages[0].span.ms(), outages[0].operations_lost), (500.0, 500));
+        assert_eq!(outages[0].span.ms(), 500.0);
+        assert_eq!(service(&ops).lost(5000 * MS, 8000 * MS), 500);
+    }
+
+    #[test]
+    fn one_that_fails_among_others_in_time_is_lost_without_an_outage() {
+        let ops = op_every_ms(0..10_000, |ms| match ms {
+            4995 | 5020 | 5040 | 7000 => Op::Unknown,
+            _ => Op::Ok { took_ms: 1 },
+        });
+        assert_eq!(service(&ops).lost(5000 * MS, 6000 * MS), 3);
     }
 
     #[test]

@@ -52,6 +52,9 @@ pub struct Summary {
     pub network: Option<NetworkRecord>,
     /// What was broken, and what came of it.
     pub faults: Vec<Fault>,
+    /// The same of each fault that the profile repeats.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fault_series: Vec<FaultSeries>,
     /// What was checked.
     pub checks: CheckResults,
     /// What each node used in the measured phase, where its process was ours.
@@ -170,6 +173,57 @@ pub struct Stability {
     pub late_after_ms: f64,
     /// The fault windows together.
     pub fault_windows_s: f64,
+    /// The longest time without a success in each half second that no fault reaches into: what the
+    /// faults' own gaps are to be held against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_gap_ms: Option<Spread>,
+}
+
+/// How values spread (nearest rank).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// How many there are.
+    pub count: u64,
+    /// Median.
+    pub p50: f64,
+    /// 90th percentile.
+    pub p90: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+/// A fault that the profile repeats, over all its times.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FaultSeries {
+    /// As in the profile: `f1` for `f1.1`, `f1.2`, ...
+    pub id: String,
+    /// As in the plan.
+    pub kind: String,
+    /// As asked.
+    pub target: String,
+    /// How often it came.
+    pub times: u64,
+    /// How often it was seen from outside to bite.
+    pub effective: u64,
+    /// Of [`Fault::outage_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage_ms: Option<Spread>,
+    /// Of [`Fault::first_success_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_success_ms: Option<Spread>,
+    /// Of [`Fault::election_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub election_ms: Option<Spread>,
+    /// Of [`Fault::longest_gap_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_gap_ms: Option<Spread>,
+    /// Elections that took more than one term, which is what split votes cost; absent where no
+    /// server told.
+    pub split_votes: Option<u64>,
+    /// Of all times.
+    pub operations_lost: u64,
 }
 
 /// What was broken, and what came of it.
@@ -201,8 +255,16 @@ pub struct Fault {
     pub election_ms: Option<f64>,
     /// How exact `election_ms` is.
     pub election_resolution_ms: Option<f64>,
-    /// Linearizable operations that were due in its outages and did not end ok.
+    /// Linearizable operations that it found open, or that were due in its window, the half second
+    /// after its injection or its outages, and did not end ok.
     pub operations_lost: u64,
+    /// The longest time without a success that reaches into its window, or into the half second
+    /// after its injection if that is longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_gap_ms: Option<f64>,
+    /// By how much that leader's term was higher than the one at the injection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub election_terms: Option<u64>,
 }
 
 /// What was checked.

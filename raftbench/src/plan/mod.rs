@@ -94,7 +94,7 @@ pub struct FaultPlan {
     pub at: Duration,
 }
 
-/// What is done to a process.
+/// What is done, to a process or with the cluster's own means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
     /// SIGKILL; started again after `restart_after`, or left down until the end of the run.
@@ -112,6 +112,8 @@ pub enum FaultKind {
         /// From the injection.
         resume_after: Duration,
     },
+    /// The leader is asked to hand leadership to the target (etcd's MoveLeader).
+    Transfer,
 }
 
 /// Whom a fault strikes.
@@ -224,6 +226,7 @@ impl FaultKind {
             FaultKind::Kill { .. } => "kill",
             FaultKind::Terminate { .. } => "terminate",
             FaultKind::Pause { .. } => "pause",
+            FaultKind::Transfer => "transfer",
         }
     }
 
@@ -234,6 +237,7 @@ impl FaultKind {
                 restart_after
             }
             FaultKind::Pause { resume_after } => Some(resume_after),
+            FaultKind::Transfer => Some(Duration::ZERO),
         }
     }
 }

@@ -149,10 +149,11 @@ impl FaultPlan {
             ("at_s", seconds(self.at)),
         ]);
         let undo = match self.kind {
-            FaultKind::Pause { .. } => "resume_after_s",
-            FaultKind::Kill { .. } | FaultKind::Terminate { .. } => "restart_after_s",
+            FaultKind::Pause { .. } => Some("resume_after_s"),
+            FaultKind::Kill { .. } | FaultKind::Terminate { .. } => Some("restart_after_s"),
+            FaultKind::Transfer => None,
         };
-        if let Some(held) = self.kind.holds() {
+        if let (Some(undo), Some(held)) = (undo, self.kind.holds()) {
             out.insert(undo.into(), seconds(held));
         }
         out

@@ -72,6 +72,10 @@ impl Plan {
         for fault in &self.faults {
             let (at_s, id, target) = (fault.at.as_secs_f64(), &fault.id, &fault.target);
             let (done, undone) = match fault.kind {
+                FaultKind::Transfer => {
+                    timeline.push((at_s, format!("{id}: hand leadership to {target}")));
+                    continue;
+                }
                 FaultKind::Kill { .. } => ("kill -9", "start again what was killed"),
                 FaultKind::Terminate { .. } => ("SIGTERM to", "start again what ended"),
                 FaultKind::Pause { .. } => ("pause", "resume what was paused"),

@@ -13,7 +13,8 @@ use crate::plan::{ClusterPlan, FaultKind, FaultPlan, FaultTarget, Target};
 const KILL: &[&str] = &["kind", "target", "at_s", "restart_after_s", "every_s", "times"];
 const RESTART: &[&str] = &["kind", "target", "at_s", "every_s", "times"];
 const PAUSE: &[&str] = &["kind", "target", "at_s", "resume_after_s", "every_s", "times"];
-const KINDS: [&str; 4] = ["kill", "terminate", "pause", "restart"];
+const TRANSFER: &[&str] = &["kind", "target", "at_s", "every_s", "times"];
+const KINDS: [&str; 5] = ["kill", "terminate", "pause", "restart", "transfer"];
 
 /// Reads and checks all faults; in order of time.
 pub(super) fn faults(
@@ -56,6 +57,7 @@ fn fault_section<'a>(
     let keys = match kind.map(|kind| &kind.kind) {
         Some(Kind::Text(kind)) if kind == "pause" => PAUSE,
         Some(Kind::Text(kind)) if kind == "restart" => RESTART,
+        Some(Kind::Text(kind)) if kind == "transfer" => TRANSFER,
         Some(Kind::Text(kind)) if KINDS.contains(&kind.as_str()) => KILL,
         _ => {
             // Without a kind, no other key can be judged.
@@ -92,6 +94,10 @@ fn fault(
         "kill" => FaultKind::Kill { restart_after },
         "terminate" => FaultKind::Terminate { restart_after },
         "restart" => FaultKind::Terminate { restart_after: Some(Duration::ZERO) },
+        "transfer" => {
+            check_successor(section, &target, cluster.nodes)?;
+            FaultKind::Transfer
+        }
         _ => {
             let resume_after = section.seconds("resume_after_s", false)?.ok_or_else(|| {
                 section.missing("resume_after_s", "how long the pause holds, in seconds")
@@ -118,6 +124,27 @@ fn fault(
             Ok(FaultPlan { id, kind, target: target.clone(), at })
         })
         .collect()
+}
+
+/// Leadership goes to one member, and not to the one that has it.
+fn check_successor(
+    section: &Section<'_>,
+    target: &FaultTarget,
+    nodes: usize,
+) -> Result<(), ProfileError> {
+    let one = match target {
+        FaultTarget::Follower => nodes > 1,
+        FaultTarget::Names(names) => names.len() == 1 && nodes > 1,
+        _ => false,
+    };
+    if one {
+        return Ok(());
+    }
+    let message = format!(
+        "is `{target}`, and a transfer's target is who is to lead next: `follower`, or the name of \
+         one node, in a cluster of more than one"
+    );
+    Err(section.error_at("target", message))
 }
 
 fn has(section: &Section<'_>, key: &str) -> bool {
@@ -186,7 +213,10 @@ fn check_time(
     let Some(healed) = healed.filter(|healed| *healed > measure) else { return Ok(()) };
     let (key, instead) = match kind {
         FaultKind::Pause { .. } => ("resume_after_s", "shorten it"),
-        _ => ("restart_after_s", "shorten it, or leave it out to keep the node down"),
+        FaultKind::Transfer => ("at_s", "move it"),
+        FaultKind::Kill { .. } | FaultKind::Terminate { .. } => {
+            ("restart_after_s", "shorten it, or leave it out to keep the node down")
+        }
     };
     let message = format!(
         "ends the fault at {} s, and the measured phase ends at {} s, so that nobody would see \

@@ -5,7 +5,8 @@ use super::check;
 use super::figures::{bytes, count, ms, reading, seconds, us};
 use crate::folder::VIOLATION;
 use crate::judge::summary::{
-    CheckVerdict, Fault, ScopeName, Summary, Threshold, ThresholdVerdict, Verdict,
+    CheckVerdict, Fault, FaultSeries, ScopeName, Spread, Summary, Threshold, ThresholdVerdict,
+    Verdict,
 };
 
 /// A piece of a report.
@@ -197,28 +198,106 @@ fn faults(summary: &Summary, blocks: &mut Vec<Block>) {
         told(stability.term_growth),
         ms(stability.late_after_ms)
     )));
+    if let Some(quiet) = &stability.quiet_gap_ms {
+        blocks.push(Block::Item(format!(
+            "longest time without a success in each of {} half seconds without a fault: p50 {}, p99 {}, \
+             max {} ms",
+            count(quiet.count as f64),
+            ms(quiet.p50),
+            ms(quiet.p99),
+            ms(quiet.max)
+        )));
+    }
     if summary.faults.is_empty() {
         return;
     }
+    for series in &summary.fault_series {
+        fault_series(series, blocks);
+    }
     let optional = |number: Option<f64>| number.map_or("-".to_owned(), ms);
-    let rows = summary.faults.iter().map(|fault| {
+    let shown = shown_faults(summary);
+    let rows = shown.iter().map(|fault| {
         vec![
             format!("{} {} {}", fault.id, fault.kind, fault.target),
             seconds(fault.injected_s),
             format!("{}{}", if fault.outage_at_least { ">= " } else { "" }, ms(fault.outage_ms)),
             optional(fault.first_success_ms),
             optional(fault.election_ms),
+            optional(fault.longest_gap_ms),
             count(fault.operations_lost as f64),
             window(fault),
         ]
     });
-    let header =
-        ["fault", "at s", "outage ms", "first ok ms", "election ms", "ops lost", "whole at s"];
+    let header = [
+        "fault",
+        "at s",
+        "outage ms",
+        "first ok ms",
+        "election ms",
+        "longest gap ms",
+        "ops lost",
+        "whole at s",
+    ];
     blocks.push(Block::Table(TextTable::new(&header, rows.collect())));
-    for fault in &summary.faults {
+    for fault in &shown {
         let bit = if fault.effective { "bit" } else { "did NOT bite" };
         blocks.push(Block::Item(format!("{} {bit}: {}", fault.id, fault.proof)));
     }
+    if shown.len() < summary.faults.len() {
+        blocks.push(Block::Item(format!(
+            "of the faults that repeat often only the longest gaps, and what did not bite, are shown: \
+             {} of {}; summary.json has all",
+            shown.len(),
+            summary.faults.len()
+        )));
+    }
+}
+
+/// A series with more times than this is shown by its worst.
+const SHOWN_WHOLE: u64 = 6;
+const SHOWN_OF_LONG: usize = 3;
+
+/// The faults that have a line of their own, in their order.
+fn shown_faults(summary: &Summary) -> Vec<&Fault> {
+    let long = |fault: &Fault| {
+        let series = fault.id.split_once('.').map(|(id, _)| id);
+        summary.fault_series.iter().any(|s| Some(s.id.as_str()) == series && s.times > SHOWN_WHOLE)
+    };
+    let mut worst: Vec<&Fault> =
+        summary.faults.iter().filter(|fault| long(fault) && fault.effective).collect();
+    let gap = |fault: &Fault| fault.longest_gap_ms.unwrap_or(f64::MAX);
+    worst.sort_by(|a, b| gap(b).total_cmp(&gap(a)));
+    worst.truncate(SHOWN_OF_LONG);
+    let shown = |fault: &&Fault| {
+        !long(fault) || !fault.effective || worst.iter().any(|other| other.id == fault.id)
+    };
+    summary.faults.iter().filter(shown).collect()
+}
+
+fn fault_series(series: &FaultSeries, blocks: &mut Vec<Block>) {
+    let split = series.split_votes.map_or(String::new(), |split| format!(", {split} split votes"));
+    blocks.push(Block::Line(format!(
+        "{} {} {}: {} times, {} bit; {} operations lost{split}",
+        series.id,
+        series.kind,
+        series.target,
+        series.times,
+        series.effective,
+        count(series.operations_lost as f64)
+    )));
+    let lines = [
+        ("outage", series.outage_ms),
+        ("first ok", series.first_success_ms),
+        ("election", series.election_ms),
+        ("longest gap", series.longest_gap_ms),
+    ];
+    let rows = lines.iter().filter_map(|(name, spread)| {
+        let Spread { count: seen, p50, p90, p99, max } = (*spread)?;
+        let number = count(seen as f64);
+        Some(vec![(*name).to_owned(), ms(p50), ms(p90), ms(p99), ms(max), number])
+    });
+    let header = [&format!("{}, ms", series.id), "p50", "p90", "p99", "max", "of"];
+    blocks.push(Block::Table(TextTable::new(&header, rows.collect())));
 }
 
 fn window(fault: &Fault) -> String {
