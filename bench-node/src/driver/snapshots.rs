@@ -13,6 +13,9 @@ use crate::snapshot::SnapshotMeta;
 
 /// A log that has grown by so many times what a snapshot is taken after is cut in any case.
 const MOST_HELD: u64 = 8;
+/// Entries that one turn of the loop lets go, at most: freeing a whole snapshot's worth of them at
+/// once would hold up the writes of that moment.
+const MOST_CUT_AT_ONCE: Index = 1024;
 
 /// Writes and sends snapshots, away from the loop; what comes of it is an input.
 pub(crate) trait SnapshotRoom: Send + Sync {
@@ -149,6 +152,6 @@ impl Snapshots {
         let too_long = applied.saturating_sub(base) >= self.every_entries.saturating_mul(MOST_HELD);
         let free = too_long || self.sending.is_empty();
         let cut = self.durable.saturating_sub(self.keep_entries);
-        (free && cut > base).then_some(cut)
+        (free && cut > base).then_some(cut.min(base + MOST_CUT_AT_ONCE))
     }
 }

@@ -150,7 +150,9 @@ impl Default for Options {
             fill_ahead_bytes: 8 << 20,
             fill_step_bytes: 1 << 20,
             fill_in_background: true,
-            spare_segments: 2,
+            // What a snapshot lets go of at once, with small batches: then none is removed or filled
+            // with zeros anew, and the directory's size stays where it was at its largest.
+            spare_segments: 12,
             max_batch_bytes: 4 << 20,
             unsafe_no_fsync: false,
             must_exist: false,
