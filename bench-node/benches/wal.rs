@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bench_node::DEFAULT_GROUP;
 use bench_node::disk::{Blocking, Disk, DiskFile};
-use bench_node::wal::{self, Options, Writer};
+use bench_node::wal::{self, GroupWrite, Options, Writer};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use raft::{Entry, Payload, Write};
@@ -97,7 +97,9 @@ impl Log {
             let payload = Payload::Data(Bytes::from_static(&[7; VALUE_BYTES]));
             let entries = vec![Entry { term: 1, index: id, payload }];
             let write = Write { id, hard_state: None, base: None, entries };
-            self.writer.submit(DEFAULT_GROUP, write).expect("the log works");
+            self.writer
+                .submit(vec![GroupWrite { group: DEFAULT_GROUP, write }])
+                .expect("the log works");
             id
         };
         let (persisted, changed) = &*self.persisted;

@@ -100,7 +100,8 @@ pub struct Settings {
     pub snapshot_entries: NonZeroU64,
     /// or entries with so many bytes.
     pub snapshot_bytes: NonZeroU64,
-    /// Entries before a snapshot that stay in the log, for members that lag a little.
+    /// Entries before a snapshot that stay in the log, for members that lag a little; fewer where they
+    /// take more than a quarter of `snapshot_bytes`.
     pub snapshot_keep_entries: u64,
     /// Size of a log segment.
     pub segment_bytes: NonZeroU64,

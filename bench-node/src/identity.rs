@@ -36,6 +36,9 @@ pub struct DataDir<D: Disk = Blocking> {
     path: PathBuf,
     identity: Identity,
     fresh: bool,
+    /// A planted bug.
+    #[cfg(feature = "seeded-bugs")]
+    admits_strangers: bool,
     _lock: D::Lock,
 }
 
@@ -178,7 +181,22 @@ impl<D: Disk> DataDir<D> {
                 member,
             });
         }
-        Ok(Self { disk, path: path.to_owned(), identity, fresh, _lock: lock })
+        Ok(Self {
+            disk,
+            path: path.to_owned(),
+            identity,
+            fresh,
+            #[cfg(feature = "seeded-bugs")]
+            admits_strangers: false,
+            _lock: lock,
+        })
+    }
+
+    /// Plants the bug "a vote granted by a wiped member": one that comes back with an empty directory
+    /// is let in under its old id.
+    #[cfg(feature = "seeded-bugs")]
+    pub fn admit_strangers(&mut self) {
+        self.admits_strangers = true;
     }
 
     /// Whether it was made just now.
@@ -211,6 +229,8 @@ impl<D: Disk> DataDir<D> {
     pub fn remember(&mut self, peer: NodeId, incarnation: u64) -> Result<(), IdentityError> {
         match self.identity.known_peers.get(&peer) {
             Some(&known) if known == incarnation => Ok(()),
+            #[cfg(feature = "seeded-bugs")]
+            Some(_) if self.admits_strangers => Ok(()),
             Some(&known) => Err(IdentityError::Stranger { peer, known, met: incarnation }),
             None => self.change(|identity| {
                 identity.known_peers.insert(peer, incarnation);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`node`](run) | puts the parts together |
 //! | `driver` | the only loop that joins them |
+//! | [`store`] | many groups on one node: pure |
 //! | `raft` (a crate) | the protocol: pure |
 //! | [`kv`] | the state machine |
 //! | [`wal`], [`snapshot`] | the log, and what takes the place of its beginning |
@@ -25,8 +26,10 @@ mod membership;
 mod metrics;
 mod node;
 mod peers;
+mod recovery;
 mod scrape;
 pub mod snapshot;
+pub mod store;
 pub mod wal;
 
 #[cfg(feature = "seeded-bugs")]
@@ -34,6 +37,8 @@ pub use config::SeededBug;
 pub use config::{Config, ConfigError, Member, Settings};
 pub use error::NodeError;
 pub use node::{Listeners, NodeHandle, run, start};
+pub use peers::wire;
+pub use recovery::{RecoveredGroup, recover};
 
 /// A Raft group on this node; many share one log.
 pub type GroupId = u64;

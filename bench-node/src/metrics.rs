@@ -238,6 +238,16 @@ impl Metrics {
 }
 
 impl StepTimes {
+    /// That nobody looks at.
+    pub(crate) fn unseen() -> Self {
+        let times = || {
+            let options = HistogramOpts::new("unseen", "Not registered").buckets(vec![1.0]);
+            Histogram::with_opts(options).expect("ascending buckets").local()
+        };
+        let [queue, log, replicate, commit, apply] = std::array::from_fn(|_| times());
+        Self { queue, log, replicate, commit, apply }
+    }
+
     /// Shows what was observed so far.
     pub(crate) fn flush(&self) {
         for times in [&self.queue, &self.log, &self.replicate, &self.commit, &self.apply] {

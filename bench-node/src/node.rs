@@ -30,8 +30,9 @@ use crate::identity::DataDir;
 use crate::kv::Store;
 use crate::metrics::Metrics;
 use crate::peers::{Acquaintance, Depot, Link, Outboxes, PeerService};
+use crate::recovery::{RecoveredGroup, recover};
 use crate::snapshot::{self, Snapshots};
-use crate::wal::{self, GroupLog, WalError};
+use crate::wal::{self, WalError};
 
 /// How long a node that stops waits for what is on its way.
 const GRACE: Duration = Duration::from_millis(500);
@@ -362,32 +363,25 @@ fn open_log<D: Disk>(
         ..wal::Options::default()
     };
     let (log, mut groups) = wal::open(disk, &data_dir.wal_dir(), options)?;
-    let mut group = groups.remove(&DEFAULT_GROUP).unwrap_or_default();
-    let found = snapshots.load(DEFAULT_GROUP, group.base)?;
-    for damaged in &found.damaged {
+    let group = groups.remove(&DEFAULT_GROUP).unwrap_or_default();
+    let RecoveredGroup { recovered, kv: store, damaged } =
+        recover(DEFAULT_GROUP, group, snapshots, founding(config))?;
+    for damaged in &damaged {
         tracing::error!(reason = damaged.to_string(), "snapshot not used");
     }
-    let (snapshot, store) = match found.latest {
-        Some((snapshot, store)) => {
-            let last = snapshot.id.last_included;
-            group.rebase(last);
-            (raft::Snapshot { last, membership: snapshot.meta.membership }, store)
-        }
-        None => (founding(config), Store::default()),
-    };
-    let GroupLog { hard_state, entries, .. } = group;
     if let Some(cut) = log.cut() {
         let path = cut.path.display().to_string();
         tracing::warn!(path, offset = cut.offset, "cut a torn tail that was never acknowledged");
     }
     let (persisted, failed, metrics) = (inputs.clone(), inputs.clone(), Arc::clone(metrics));
+    let (grew, segment_bytes) = (inputs.clone(), log.options().segment_bytes);
     let failure = Arc::clone(failure);
     let writer = wal::Writer::start(
         log,
         // The loop that listens ends before its log does, if at all.
         move |groups| {
-            for (_, id) in groups {
-                drop(persisted.send(Input::Persisted(*id, Instant::now())));
+            for (group, id) in groups {
+                drop(persisted.send(Input::Persisted(*group, *id, Instant::now())));
             }
         },
         move |error| {
@@ -395,9 +389,14 @@ fn open_log<D: Disk>(
             let _ = failure.set(error.clone());
             drop(failed.send(Input::LogFailed(error)));
         },
-        move |appended| metrics.observe_append(appended),
+        move |appended| {
+            metrics.observe_append(appended);
+            if !appended.oldest_needed_by.is_empty() {
+                let bytes = appended.segments as u64 * segment_bytes;
+                drop(grew.send(Input::LogGrew(bytes, appended.oldest_needed_by.clone())));
+            }
+        },
     )?;
-    let recovered = Recovered { hard_state, snapshot, entries };
     Ok(Opened { log: writer, recovered, store })
 }
 

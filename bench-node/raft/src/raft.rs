@@ -225,6 +225,13 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         self.retry_after_snapshot(to);
     }
 
+    /// A leader's heartbeats that would be due within half an interval go out now: for a layer that
+    /// sends those of many groups together.
+    pub fn beat(&mut self, now: Duration) {
+        self.observe(now);
+        self.hasten_heartbeats();
+    }
+
     /// Fires whatever timers are due.
     pub fn tick(&mut self, now: Duration) {
         self.observe(now);

@@ -154,6 +154,14 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         }
     }
 
+    /// What is due soon is due now.
+    pub(crate) fn hasten_heartbeats(&mut self) {
+        let (soon, heartbeat) = (self.now + self.config.heartbeat / 2, self.config.heartbeat);
+        if let Part::Leader(leading) = &mut self.part {
+            leading.peers.iter_mut().for_each(|peer| peer.due |= peer.sent + heartbeat <= soon);
+        }
+    }
+
     pub(crate) fn leader_deadline(&self, leading: &Leading) -> Duration {
         let steps_down = self.config.check_quorum && !self.config.stale_leader_stays();
         let quorum = steps_down.then(|| self.quorum_deadline(leading));

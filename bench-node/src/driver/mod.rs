@@ -1,16 +1,14 @@
-//! The one loop that joins the protocol, the log, the store and the peers.
+//! The one loop that joins the groups, the log, the state and the peers.
 //!
-//! Invariant: nothing is answered before its entry is committed and applied here, and after a
-//! failure of the log nothing is answered with a result at all. Every turn takes in all that
-//! waits, then asks the protocol once what to do: so under load a turn costs one write of the log,
-//! one message batch per peer, and one lock of the store, however many requests it carries.
+//! Invariant: it decides nothing. What comes in is handed to `store`, which is pure; what that says
+//! is to be done is done here, the log and the peers first. After a failure of the log nothing is
+//! answered with a result at all. Every turn takes in all that waits, then asks once what to do: so
+//! under load a turn costs one write of the log, one message batch per peer, and one lock of the
+//! state, however many requests it carries.
 //!
 //! The loop is a task among those that serve requests. It yields once before it takes in, so that
 //! the requests that were read from the sockets together are proposed together.
 
-mod proposals;
-mod snapshots;
-mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -20,27 +18,24 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use raft::{
-    Entry, EntryId, Event, Index, Message, NodeId, Payload, ProposeError, Raft, ReadOutcome,
-    Reason, Role, Status, Term, TransferError,
-};
+use raft::{Index, NodeId, Role, Status, Term, TransferError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
-use crate::DEFAULT_GROUP;
 use crate::config::Settings;
 use crate::error::NodeError;
 use crate::events::EventLog;
-use crate::kv::{Command, Frozen, KvError, Response, Store};
+use crate::kv::{Frozen, KvError, Response, Store};
 use crate::metrics::Metrics;
 use crate::peers::Outboxes;
 use crate::snapshot::{SnapshotError, SnapshotMeta};
+use crate::store::{
+    Batch, ChangeRefusal, Groups, Options, ReceivedSnapshot, SnapshotLimits, SnapshotTask, Steps,
+    Waiters,
+};
+pub(crate) use crate::store::{Refusal, TransferRefusal};
 use crate::wal::{self, WalError};
-pub(crate) use proposals::{Applied, OutcomeSender, ReadSender, Refusal};
-use proposals::{Proposals, Reads};
-use snapshots::Snapshots;
-pub(crate) use snapshots::{ReceivedSnapshot, SnapshotRoom};
-use steps::Steps;
+use crate::{DEFAULT_GROUP, GroupId};
 
 /// Taken in within one turn, at most, so that heartbeats are never far.
 const MAX_INPUTS_PER_TURN: usize = 4096;
@@ -58,10 +53,13 @@ pub(crate) enum Input {
     },
     /// A linearizable read of a client.
     Read(ReadSender),
-    /// From the peers.
-    Messages(Vec<Message<Bytes>>),
-    /// This write of the log, and all before it, are durable since then.
-    Persisted(u64, Instant),
+    /// From a peer.
+    Messages(Batch),
+    /// This write of a group, and all before it, are durable since then.
+    Persisted(GroupId, u64, Instant),
+    /// The log takes so many bytes on the disk; these groups need its oldest segment until a
+    /// snapshot of theirs reaches that index.
+    LogGrew(u64, Vec<(GroupId, Index)>),
     /// A write of the log failed; nobody knows what reached the disk.
     LogFailed(WalError),
     /// A majority of the other members knows this member: it may take part.
@@ -72,25 +70,50 @@ pub(crate) enum Input {
     Transfer(NodeId, oneshot::Sender<Result<(), TransferRefusal>>),
     /// The state of this moment, for who wants all of it.
     Freeze(oneshot::Sender<(SnapshotMeta, Frozen)>),
-    /// Writing a snapshot ended: where the snapshot ends.
-    SnapshotWritten(Result<Index, SnapshotError>),
-    /// Sending a snapshot ended, well or not.
-    SnapshotSent(NodeId),
+    /// Writing a group's snapshot ended: where the snapshot ends.
+    SnapshotWritten(GroupId, Result<Index, SnapshotError>),
+    /// Sending a group's snapshot ended, well or not.
+    SnapshotSent(GroupId, NodeId),
     /// A snapshot came from a leader.
     SnapshotReceived(Box<ReceivedSnapshot>),
     /// Where does this member stand?
     Inspect(oneshot::Sender<Inspection>),
-    /// Answer what is on its way, take nothing more, and end.
+    /// Answer what is on its way, hand over, and end.
     Stop,
 }
 
-/// Why leadership was not handed over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum TransferRefusal {
-    /// Not begun.
-    Refused(TransferError),
-    /// Begun, and not ended in time, or with another leader.
-    Failed,
+/// A proposal that was committed, and applied here.
+pub(crate) struct Applied {
+    /// What the store made of it.
+    pub result: Result<Response, KvError>,
+    /// Since when the store holds it.
+    pub at: Instant,
+}
+
+/// Tells a proposer what became of its command.
+pub(crate) type OutcomeSender = oneshot::Sender<Result<Applied, Refusal>>;
+/// Tells a reader that the store is recent enough.
+pub(crate) type ReadSender = oneshot::Sender<Result<(), Refusal>>;
+
+/// Those who wait do so at a channel.
+struct Channels;
+
+impl Waiters for Channels {
+    type Write = OutcomeSender;
+    type Read = ReadSender;
+    type Transfer = oneshot::Sender<Result<(), TransferRefusal>>;
+    type Change = oneshot::Sender<Result<Index, ChangeRefusal>>;
+}
+
+/// Writes and sends snapshots, away from the loop; what comes of it is an input.
+pub(crate) trait SnapshotRoom: Send + Sync {
+    /// Writes one; [`Input::SnapshotWritten`] tells its end.
+    fn write(&self, meta: SnapshotMeta, frozen: Frozen);
+    /// Removes those of a group before the one with this index.
+    fn remove_older(&self, group: GroupId, index: Index);
+    /// Sends a group's newest one, in the name of the leader of `term`; [`Input::SnapshotSent`] tells
+    /// its end.
+    fn send(self: Arc<Self>, group: GroupId, to: NodeId, term: Term);
 }
 
 /// Where a member stands, for metrics and status.
@@ -178,71 +201,48 @@ pub(crate) async fn run(
             Some(
                 Input::Messages(_)
                 | Input::Persisted(..)
+                | Input::LogGrew(..)
                 | Input::ConnectionLost(_)
                 | Input::Freeze(_)
-                | Input::SnapshotWritten(_)
-                | Input::SnapshotSent(_)
+                | Input::SnapshotWritten(..)
+                | Input::SnapshotSent(..)
                 | Input::SnapshotReceived(_),
             ) => {}
         }
     }
-    let origin = Instant::now();
-    let (id, applied) = (config.id, recovered.snapshot.last);
-    let raft = Raft::new(config, recovered, Duration::ZERO)?;
-    let Parts { snapshots, settings, .. } = &parts;
-    let snapshots = Snapshots::new(Arc::clone(snapshots), settings, applied.index);
+    let Settings { snapshot_entries, snapshot_bytes, snapshot_keep_entries, .. } = parts.settings;
+    let options = Options {
+        patience: parts.patience,
+        heartbeat: config.heartbeat,
+        snapshots: SnapshotLimits {
+            every_entries: snapshot_entries.get(),
+            every_bytes: snapshot_bytes.get(),
+            keep_entries: snapshot_keep_entries,
+        },
+        #[cfg(feature = "seeded-bugs")]
+        bug: None,
+    };
+    let mut groups = Groups::new(config.id, options);
     let steps = Steps::new(parts.metrics.step_times());
-    Driver {
-        raft,
-        origin,
-        parts,
-        steps,
-        answers: Vec::new(),
-        id,
-        applied,
-        snapshots,
-        held: Vec::new(),
-        transfer: None,
-        handing_over: false,
-        proposals: Proposals::default(),
-        reads: Reads::default(),
-        last_leader: None,
-    }
-    .run()
-    .await
+    let kv = Arc::clone(&parts.store);
+    groups.add(Duration::ZERO, DEFAULT_GROUP, config, recovered, kv, steps)?;
+    Driver { groups, origin: Instant::now(), parts }.run().await
 }
 
 struct Driver {
-    raft: Raft<Bytes>,
-    /// The protocol's time counts from here.
+    groups: Groups<Channels>,
+    /// The groups' time counts from here.
     origin: Instant,
     parts: Parts,
-    steps: Steps,
-    /// Of the writes that are being applied; empty between turns.
-    answers: Vec<(OutcomeSender, Result<Response, KvError>)>,
-    id: NodeId,
-    /// The last entry that was applied.
-    applied: EntryId,
-    snapshots: Snapshots,
-    /// Proposals that wait for the end of a transfer of leadership.
-    held: Vec<(Bytes, Instant, OutcomeSender)>,
-    /// Who waits for that end.
-    transfer: Option<(NodeId, oneshot::Sender<Result<(), TransferRefusal>>)>,
-    /// Whether leadership is being handed over, or was when this member ceased to lead.
-    handing_over: bool,
-    proposals: Proposals,
-    reads: Reads,
-    /// The last one that was seen to lead, and its term.
-    last_leader: Option<(Term, NodeId)>,
 }
 
 impl Driver {
     async fn run(mut self) -> Result<(), NodeError> {
         let mut taken_in = Vec::new();
         let mut stopping = false;
-        self.turn(Instant::now())?;
+        self.turn(Duration::ZERO)?;
         let mut alarm = pin!(sleep_until(self.deadline()));
-        while !stopping || self.proposals.len() > 0 || self.raft.is_transferring() {
+        while !stopping || !self.groups.is_settled() {
             // Under load the deadline moves away with every append: an alarm that rings early now
             // and then costs less than one that is set anew each turn.
             if self.deadline() < alarm.deadline() || alarm.is_elapsed() {
@@ -265,296 +265,144 @@ impl Driver {
             {
                 taken_in.push(input);
             }
-            let now = Instant::now();
-            let stop = self.take_in(now, taken_in.drain(..), stopping)?;
-            if stop && !stopping {
-                self.hand_over();
+            let now = self.origin.elapsed();
+            for input in taken_in.drain(..) {
+                stopping |= self.take_in(now, input)?;
             }
-            stopping |= stop;
             self.turn(now)?;
         }
-        self.reads.refuse_all(Refusal::Stopped);
+        self.groups.give_up();
+        for (reply, outcome) in self.groups.outcomes().reads.drain(..) {
+            let _ = reply.send(outcome);
+        }
         Ok(())
     }
 
-    /// When the protocol wants to be asked, whatever comes in.
+    /// When the groups want to be asked, whatever comes in.
     fn deadline(&self) -> tokio::time::Instant {
-        (self.origin + self.raft.deadline()).into()
+        (self.origin + self.groups.deadline()).into()
     }
 
-    /// Whether one of the inputs said to stop.
-    fn take_in(
-        &mut self,
-        now: Instant,
-        inputs: impl Iterator<Item = Input>,
-        stopping: bool,
-    ) -> Result<bool, NodeError> {
-        let raft_now = now - self.origin;
-        let mut stop = false;
-        // The first and the last; all of one turn lie side by side.
-        let mut proposed: Option<(Index, Index)> = None;
-        let mut reads = Vec::new();
-        for input in inputs {
-            match input {
-                Input::Propose { reply, .. } if stopping => {
-                    drop(reply.send(Err(Refusal::Stopped)));
+    /// Whether the input said to stop.
+    fn take_in(&mut self, now: Duration, input: Input) -> Result<bool, NodeError> {
+        let (groups, origin) = (&mut self.groups, self.origin);
+        match input {
+            Input::Propose { data, arrived, reply } => {
+                let arrived = arrived.saturating_duration_since(origin);
+                groups.propose(now, DEFAULT_GROUP, data, arrived, reply);
+            }
+            Input::Read(reply) => groups.read(DEFAULT_GROUP, reply),
+            Input::Messages(batch) => groups.receive(now, batch),
+            Input::Persisted(group, id, at) => {
+                groups.persisted(group, id, at.saturating_duration_since(origin));
+            }
+            Input::LogGrew(bytes, needed_by) => groups.log_grew(bytes, &needed_by),
+            Input::LogFailed(error) => return Err(NodeError::Log(error)),
+            Input::Introduced => {}
+            Input::ConnectionLost(peer) => groups.connection_lost(now, peer),
+            Input::Transfer(to, reply) => groups.transfer(DEFAULT_GROUP, to, reply),
+            // Between a snapshot's arrival and its restoring, who asks is told to ask again.
+            Input::Freeze(reply) => {
+                if let Some(frozen) = groups.freeze(DEFAULT_GROUP) {
+                    drop(reply.send(frozen));
                 }
-                Input::Propose { data, arrived, reply } => {
-                    if let Some(index) = self.propose(data, arrived, now, reply) {
-                        proposed = Some((proposed.map_or(index, |(first, _)| first), index));
-                    }
+            }
+            Input::SnapshotWritten(group, written) => {
+                if let Err(error) = &written {
+                    // The log goes on growing; the next one may succeed.
+                    tracing::error!(reason = error.to_string(), "snapshot not written");
                 }
-                Input::Read(reply) => reads.push(reply),
-                Input::Messages(messages) => {
-                    for message in messages {
-                        self.raft.receive(raft_now, message);
-                    }
-                }
-                Input::Persisted(id, at) => {
-                    self.raft.persisted(id);
-                    self.steps.logged(self.raft.status().persisted_index, at);
-                }
-                Input::LogFailed(error) => return Err(NodeError::Log(error)),
-                Input::Introduced => {}
-                Input::ConnectionLost(peer) => self.raft.connection_lost(raft_now, peer),
-                Input::Transfer(to, reply) => match self.raft.transfer(to) {
-                    Ok(()) if to == self.id => drop(reply.send(Ok(()))),
-                    Ok(()) => self.transfer = Some((to, reply)),
-                    Err(error) => drop(reply.send(Err(TransferRefusal::Refused(error)))),
-                },
-                // Not between a snapshot's arrival and its restoring: then who asks is told to ask
-                // again.
-                Input::Freeze(reply) if self.applied.index < self.raft.base().index => drop(reply),
-                Input::Freeze(reply) => drop(reply.send(self.freeze())),
-                Input::SnapshotWritten(written) => {
-                    if let Err(error) = &written {
-                        // The log goes on growing; the next one may succeed.
-                        tracing::error!(reason = error.to_string(), "snapshot not written");
-                    }
-                    self.snapshots.written(written.ok());
-                }
-                Input::SnapshotSent(to) => {
-                    self.snapshots.sent(to);
-                    self.raft.snapshot_ended(to);
-                }
-                Input::SnapshotReceived(received) => {
-                    let ReceivedSnapshot { from, term, snapshot, store } = *received;
-                    self.snapshots.receive(snapshot.last, store);
-                    let body = raft::Body::InstallSnapshot(snapshot);
-                    self.raft.receive(raft_now, Message { from, to: self.id, term, body });
-                }
-                Input::Inspect(reply) => {
-                    self.steps.flush();
-                    drop(reply.send(self.inspect()));
-                }
-                Input::Stop => stop = true,
+                groups.snapshot_written(group, written.ok());
+            }
+            Input::SnapshotSent(group, to) => groups.snapshot_sent(group, to),
+            Input::SnapshotReceived(received) => groups.snapshot_received(now, *received),
+            Input::Inspect(reply) => {
+                groups.flush_steps();
+                drop(reply.send(self.inspect()));
+            }
+            Input::Stop => {
+                groups.stop();
+                return Ok(true);
             }
         }
-        if let Some((first, last)) = proposed {
-            self.steps.proposed(first, last, now);
-        }
-        if !reads.is_empty() {
-            let context = self.reads.add(now, reads);
-            if self.raft.read(context).is_err() {
-                self.reads.refuse(context, Refusal::NotLeader);
-            }
-        }
-        Ok(stop)
+        Ok(false)
     }
 
-    /// The index that a proposal got, if it was taken.
-    fn propose(
-        &mut self,
-        data: Bytes,
-        arrived: Instant,
-        now: Instant,
-        reply: OutcomeSender,
-    ) -> Option<Index> {
-        // Cheap: the bytes are shared.
-        match self.raft.propose(data.clone()) {
-            Ok((term, index)) => {
-                self.proposals.add(term, index, now, reply);
-                self.steps.dequeued(arrived, now);
-                return Some(index);
-            }
-            Err(ProposeError::Transferring) => self.held.push((data, arrived, reply)),
-            Err(ProposeError::NotLeader(_)) => drop(reply.send(Err(Refusal::NotLeader))),
-        }
-        None
-    }
-
-    /// A leader that stops hands over first, if there is anyone.
-    fn hand_over(&mut self) {
-        if let Some(successor) = self.raft.best_successor() {
-            // If it cannot, the others have their timeouts.
-            let _ = self.raft.transfer(successor);
-        }
-    }
-
-    /// What was held during a transfer is proposed, or refused so that it is brought to the new
-    /// leader.
-    fn release_held(&mut self, now: Instant) {
-        if self.raft.is_transferring() {
-            return;
-        }
-        let mut indexes = Vec::new();
-        for (data, arrived, reply) in std::mem::take(&mut self.held) {
-            indexes.extend(self.propose(data, arrived, now, reply));
-        }
-        if let (Some(first), Some(last)) = (indexes.first(), indexes.last()) {
-            self.steps.proposed(*first, *last, now);
-        }
-    }
-
-    /// The state as it is applied now, and what it is of.
-    fn freeze(&self) -> (SnapshotMeta, Frozen) {
-        let frozen = self.parts.store.read().expect("nobody panics holding the store").freeze();
-        let meta = SnapshotMeta {
-            group: DEFAULT_GROUP,
-            last_included: self.applied,
-            membership: self.raft.membership_at(self.applied.index).clone(),
-            store: frozen.header(),
-        };
-        (meta, frozen)
-    }
-
-    fn keep_log_short(&mut self) {
-        if self.snapshots.is_due(self.applied.index) {
-            let (meta, frozen) = self.freeze();
-            self.snapshots.write(meta, frozen);
-        }
-        self.snapshots.let_go(self.raft.peers());
-        if let Some(index) = self.snapshots.cut(self.raft.base().index, self.applied.index) {
-            self.raft.compact(index);
-        }
-    }
-
-    /// Asks the protocol what to do, and does it.
-    fn turn(&mut self, now: Instant) -> Result<(), NodeError> {
-        let raft_now = now - self.origin;
-        self.raft.tick(raft_now);
-        self.release_held(now);
-        let effects = self.raft.ready(raft_now);
-        if let Some(write) = effects.write {
-            self.parts.metrics.log_entries.inc_by(write.entries.len() as u64);
+    /// Asks the groups what to do, and does it.
+    fn turn(&mut self, now: Duration) -> Result<(), NodeError> {
+        let Self { groups, parts, origin } = self;
+        groups.ready(now);
+        let writes = groups.take_writes();
+        if !writes.is_empty() {
+            let entries = writes.iter().map(|write| write.write.entries.len() as u64).sum();
+            parts.metrics.log_entries.inc_by(entries);
             // A log that stopped has said why, or is about to: that ends the loop.
-            let _ = self.parts.log.submit(DEFAULT_GROUP, write);
+            let _ = parts.log.submit(writes);
         }
-        self.parts.outboxes.send(effects.messages);
-        self.steps.replicated(self.raft.replicated_index(), now);
-        if let Some(snapshot) = effects.restore {
-            self.restore(snapshot.last);
+        for batch in groups.batches().iter_mut().filter(|batch| !batch.is_empty()) {
+            parts.outboxes.send(batch);
         }
-        self.snapshots.forget_received();
-        self.apply(effects.committed)?;
-        self.keep_log_short();
-        for to in effects.snapshots {
-            self.snapshots.send(to, self.raft.status().term);
+
+        let outcomes = groups.apply(now, &|| origin.elapsed())?;
+        parts.metrics.proposals_failed.inc_by(std::mem::take(&mut outcomes.failed_proposals));
+        parts.metrics.leader_changes.inc_by(std::mem::take(&mut outcomes.leader_changes));
+        // Whoever waits may have given up; the command is applied all the same.
+        for (reply, outcome) in outcomes.writes.drain(..) {
+            let applied = |applied: crate::store::Applied| Applied {
+                result: applied.result,
+                at: *origin + applied.at,
+            };
+            let _ = reply.send(outcome.map(applied));
         }
-        for outcome in effects.reads {
-            match outcome {
-                ReadOutcome::Ready { context, index } => self.reads.confirmed(context, index),
-                ReadOutcome::Lost { context } => {
-                    self.reads.refuse(context, Refusal::LeaderChanged);
+        for (reply, outcome) in outcomes.reads.drain(..) {
+            let _ = reply.send(outcome);
+        }
+        for (group, index) in outcomes.restored.drain(..) {
+            tracing::info!(group, index, "snapshot restored");
+        }
+        for (_, event) in outcomes.events.drain(..) {
+            parts.events.leadership(&event);
+            parts.view.send_replace(View { term: event.term, leader: event.leader });
+        }
+        for (reply, outcome) in outcomes.transfers.drain(..) {
+            let _ = reply.send(outcome);
+        }
+        for (reply, outcome) in outcomes.changes.drain(..) {
+            let _ = reply.send(outcome);
+        }
+        // The members are those of the configuration.
+        outcomes.memberships.clear();
+        for task in outcomes.snapshots.drain(..) {
+            match task {
+                SnapshotTask::Write { meta, frozen } => parts.snapshots.write(meta, frozen),
+                SnapshotTask::RemoveOlder { group, index } => {
+                    parts.snapshots.remove_older(group, index);
+                }
+                SnapshotTask::Send { group, to, term } => {
+                    Arc::clone(&parts.snapshots).send(group, to, term);
                 }
             }
         }
-        self.reads.applied(self.applied.index);
-        for event in effects.events {
-            self.tell(event);
-        }
-        // It stays so on the way from the old leader to the new one's first commit.
-        let status = self.raft.status();
-        self.handing_over =
-            self.raft.is_transferring() || (self.handing_over && status.role != Role::Leader);
-        let expired = self.proposals.expire(now, self.parts.patience);
-        self.parts.metrics.proposals_failed.inc_by(expired);
-        self.reads.expire(now, self.parts.patience);
-        Ok(())
-    }
-
-    fn restore(&mut self, last: EntryId) {
-        let restored = self.snapshots.restore(last);
-        *self.parts.store.write().expect("nobody panics holding the store") = restored;
-        self.applied = last;
-        self.parts.restored.store(true, Ordering::Relaxed);
-        // What became of them is in the snapshot, and cannot be told from it.
-        let refused = self.proposals.refuse_all(Refusal::LeaderChanged);
-        self.parts.metrics.proposals_failed.inc_by(refused);
-        tracing::info!(index = last.index, "snapshot restored");
-    }
-
-    fn apply(&mut self, committed: Vec<Entry<Bytes>>) -> Result<(), NodeError> {
-        if committed.is_empty() {
-            return Ok(());
-        }
-        let committed_at = Instant::now();
-        let mut store = self.parts.store.write().expect("nobody panics holding the store");
-        for entry in committed {
-            let waiting = self.proposals.committed(entry.term, entry.index);
-            if let Payload::Data(data) = entry.payload {
-                self.snapshots.applied(data.len());
-                let command = Command::decode(data)
-                    .map_err(|error| NodeError::Command { index: entry.index, error })?;
-                let result = store.apply(command);
-                if let Some((proposed_at, reply)) = waiting {
-                    self.steps.committed(proposed_at, committed_at);
-                    self.answers.push((reply, result));
-                }
-            }
-            self.applied = EntryId { index: entry.index, term: entry.term };
-        }
-        // The store's lock is what orders it with the reads.
-        self.parts.restored.store(true, Ordering::Relaxed);
-        drop(store);
-        let applied_at = Instant::now();
-        self.steps.applied(self.answers.len(), committed_at, applied_at);
-        for (reply, result) in self.answers.drain(..) {
-            // The client may have given up; the command is applied all the same.
-            let _ = reply.send(Ok(Applied { result, at: applied_at }));
+        if groups.applied_index(DEFAULT_GROUP) > 0 {
+            // The store's lock is what orders it with the reads.
+            parts.restored.store(true, Ordering::Relaxed);
         }
         Ok(())
-    }
-
-    fn tell(&mut self, event: Event) {
-        self.parts.events.leadership(&event);
-        if event.role != Role::Leader {
-            self.steps.forget();
-            // After an orderly transfer the new leader has all of them, and they are answered as
-            // they are applied here.
-            if !self.handing_over {
-                let refused = self.proposals.refuse_all(Refusal::LeaderChanged);
-                self.parts.metrics.proposals_failed.inc_by(refused);
-            }
-        }
-        if event.reason == Reason::VoteWon {
-            let refused = self.proposals.refuse_before(event.term, Refusal::LeaderChanged);
-            self.parts.metrics.proposals_failed.inc_by(refused);
-        }
-        let aborted = event.reason == Reason::TransferAborted;
-        if let Some((to, reply)) = self.transfer.take_if(|_| aborted || event.leader.is_some()) {
-            let taken = !aborted && event.leader == Some(to);
-            let _ = reply.send(if taken { Ok(()) } else { Err(TransferRefusal::Failed) });
-        }
-        let leader = event.leader.map(|leader| (event.term, leader));
-        if leader.is_some() && leader != self.last_leader {
-            self.last_leader = leader;
-            self.parts.metrics.leader_changes.inc();
-        }
-        self.parts.view.send_replace(View { term: event.term, leader: event.leader });
     }
 
     fn inspect(&self) -> Inspection {
-        let status = self.raft.status();
+        let Some(status) = self.groups.status(DEFAULT_GROUP) else {
+            return Inspection::unstarted();
+        };
         let lag = |peer: raft::PeerStatus| {
             let name = self.parts.events.name(peer.id).to_owned();
             (name, status.last_index.saturating_sub(peer.match_index))
         };
         Inspection {
             status,
-            applied_index: self.applied.index,
-            pending_proposals: self.proposals.len(),
-            follower_lag: self.raft.peers().map(lag).collect(),
+            applied_index: self.groups.applied_index(DEFAULT_GROUP),
+            pending_proposals: self.groups.pending_proposals(DEFAULT_GROUP),
+            follower_lag: self.groups.peers(DEFAULT_GROUP).map(lag).collect(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use raft::{Body, Recovered};
+use raft::{Body, Message, Recovered};
 use tokio::io::AsyncReadExt;
 
 use super::*;
@@ -33,8 +33,8 @@ fn parts(inputs: mpsc::UnboundedReceiver<Input>, persisted: mpsc::UnboundedSende
     let options = wal::Options { fill_in_background: false, ..wal::Options::default() };
     let (log, _) = wal::open(Simulated::new(1), Path::new("/wal"), options).expect("a log");
     let persisted = move |groups: &[(crate::GroupId, u64)]| {
-        for (_, id) in groups {
-            drop(persisted.send(Input::Persisted(*id, Instant::now())));
+        for (group, id) in groups {
+            drop(persisted.send(Input::Persisted(*group, *id, Instant::now())));
         }
     };
     let log = wal::Writer::start(log, persisted, |_| {}, |_| {}).expect("a thread");
@@ -61,9 +61,9 @@ impl SnapshotRoom for NoRoom {
         unreachable!("too few entries");
     }
 
-    fn remove_older(&self, _: Index) {}
+    fn remove_older(&self, _: GroupId, _: Index) {}
 
-    fn send(self: Arc<Self>, _: NodeId, _: Term) {
+    fn send(self: Arc<Self>, _: GroupId, _: NodeId, _: Term) {
         unreachable!("it does not lead");
     }
 }
@@ -71,7 +71,8 @@ impl SnapshotRoom for NoRoom {
 fn heartbeat_of_2() -> Input {
     let body =
         Body::Append { prev_index: 0, prev_term: 0, entries: vec![], commit: 0, read_round: 0 };
-    Input::Messages(vec![Message { from: 2, to: 1, term: 1, body }])
+    let messages = vec![(DEFAULT_GROUP, Message { from: 2, to: 1, term: 1, body })];
+    Input::Messages(Batch { from: 2, to: 1, messages, ..Batch::default() })
 }
 
 /// Where the loop stands after a whole turn: an answer comes from the beginning of one.

@@ -121,6 +121,17 @@ impl Store {
         self.lost_writes = Some(LostWrites { one_in, puts: 0 });
     }
 
+    /// Goes on from another state. A planted bug stays planted.
+    pub fn go_on_from(&mut self, restored: Self) {
+        #[cfg(feature = "seeded-bugs")]
+        let lost_writes = self.lost_writes.take();
+        *self = restored;
+        #[cfg(feature = "seeded-bugs")]
+        {
+            self.lost_writes = lost_writes;
+        }
+    }
+
     /// The revision of the last change; 1 in an empty store.
     pub fn revision(&self) -> i64 {
         self.revision

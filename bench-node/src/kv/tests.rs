@@ -133,6 +133,8 @@ fn a_compare_and_swap_happens_once() {
 fn the_planted_bug_answers_a_put_and_forgets_it() {
     let mut store = Store::default();
     store.lose_one_put_in(2);
+    // Also where it goes on from a leader's snapshot.
+    store.go_on_from(Store::default());
     apply(&mut store, Command::Put(put("a", "1")));
     apply(&mut store, Command::Put(put("b", "2")));
     assert_eq!(store.revision(), 3);

@@ -26,7 +26,7 @@
 mod link;
 mod service;
 mod snapshots;
-pub(crate) mod wire;
+pub mod wire;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -37,6 +37,7 @@ use prost::Message as _;
 use raft::{Message, NodeId};
 use tokio::sync::mpsc;
 
+use crate::GroupId;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::driver::Input;
@@ -44,6 +45,7 @@ use crate::error::NodeError;
 use crate::events::EventLog;
 use crate::identity::{DataDir, IdentityError};
 use crate::metrics::Metrics;
+use crate::store::Batch;
 pub(crate) use link::Link;
 pub(crate) use service::PeerService;
 pub(crate) use snapshots::Depot;
@@ -182,53 +184,56 @@ impl Acquaintance {
 
 /// Where the loop puts its messages.
 pub(crate) struct Outboxes {
-    outboxes: Vec<Outbox>,
+    links: Vec<Arc<Link>>,
     metrics: Arc<Metrics>,
-}
-
-struct Outbox {
-    link: Arc<Link>,
-    /// Of the current turn.
-    messages: Vec<Message<Bytes>>,
 }
 
 impl Outboxes {
     /// One for each link.
     pub(crate) fn new(links: &[Arc<Link>], metrics: Arc<Metrics>) -> Self {
-        let outbox = |link: &Arc<Link>| Outbox { link: Arc::clone(link), messages: Vec::new() };
-        Self { outboxes: links.iter().map(outbox).collect(), metrics }
+        Self { links: links.to_vec(), metrics }
     }
 
-    /// Hands over what one turn of the loop has to say; never waits.
-    pub(crate) fn send(&mut self, messages: Vec<Message<Bytes>>) {
-        for message in messages {
-            let outbox = self.outboxes.iter_mut().find(|outbox| outbox.link.id() == message.to);
-            if let Some(outbox) = outbox {
-                outbox.messages.push(message);
+    /// Hands over what one turn of the loop has to say to a peer, and empties it; never waits.
+    pub(crate) fn send(&mut self, batch: &mut Batch) {
+        let link = self.links.iter().find(|link| link.id() == batch.to);
+        let mut heartbeats = heartbeats(batch);
+        let mut messages = batch.messages.drain(..);
+        let Some(link) = link else { return };
+        loop {
+            let beats = heartbeats.heartbeats.len() + heartbeats.answers.len();
+            let waiting = messages.len() + beats;
+            if waiting == 0 {
+                return;
             }
-        }
-        for outbox in &mut self.outboxes {
-            let mut messages = outbox.messages.drain(..);
-            while messages.len() > 0 {
-                let waiting = messages.len();
-                if !outbox.link.try_send(|| next_batch(&mut messages)) {
-                    self.metrics.peer_messages_dropped.inc_by(waiting as u64);
-                    break;
-                }
-                self.metrics.peer_messages_sent.inc_by((waiting - messages.len()) as u64);
+            if !link.try_send(|| next_batch(std::mem::take(&mut heartbeats), &mut messages)) {
+                self.metrics.peer_messages_dropped.inc_by(waiting as u64);
+                return;
             }
+            self.metrics.peer_messages_sent.inc_by((waiting - messages.len()) as u64);
         }
     }
 }
 
-/// Takes messages until they fill a batch.
-fn next_batch(messages: &mut impl Iterator<Item = Message<Bytes>>) -> PeerBatch {
-    let mut batch = PeerBatch::default();
+/// Takes out the heartbeats of many groups, which go first.
+fn heartbeats(batch: &mut Batch) -> PeerBatch {
+    PeerBatch {
+        messages: Vec::new(),
+        heartbeats: batch.heartbeats.drain(..).map(wire::encode_heartbeat).collect(),
+        answers: batch.answers.drain(..).map(wire::encode_answer).collect(),
+    }
+}
+
+/// Takes messages until they fill the batch.
+fn next_batch(
+    mut batch: PeerBatch,
+    messages: &mut impl Iterator<Item = (GroupId, Message<Bytes>)>,
+) -> PeerBatch {
     let mut bytes = 0;
     while bytes < FULL_BATCH_BYTES
-        && let Some(message) = messages.next()
+        && let Some((group, message)) = messages.next()
     {
-        let message = wire::encode(message);
+        let message = wire::encode(group, message);
         bytes += message.encoded_len();
         batch.messages.push(message);
     }
@@ -254,16 +259,17 @@ mod tests {
         let sizes = [10, LARGEST, LARGEST, LARGEST, 10, LARGEST, 10, FULL_BATCH_BYTES, 10];
         let messages: Vec<_> =
             (0..).zip(sizes).map(|(number, bytes)| append(number, bytes)).collect();
-        let mut waiting = messages.clone().into_iter();
+        let mut waiting = messages.clone().into_iter().map(|message| (7, message));
         let mut received = Vec::new();
         let mut batches = 0;
         while waiting.len() > 0 {
-            let batch = next_batch(&mut waiting);
+            let batch = next_batch(PeerBatch::default(), &mut waiting);
             let bytes = batch.encoded_len();
             let last = batch.messages.last().map_or(0, |message| message.encoded_len());
             assert!(bytes - last < FULL_BATCH_BYTES + 1024, "{bytes} bytes, {last} of them last");
             assert!(bytes < MAX_BATCH_BYTES);
-            received.extend(batch.messages.into_iter().map(|m| wire::decode(m).expect("sound")));
+            let batch = wire::decode_batch(1, 2, batch).expect("sound");
+            received.extend(batch.messages.into_iter().map(|(_, message)| message));
             batches += 1;
         }
         assert_eq!(received, messages);

@@ -158,21 +158,12 @@ impl<D: Disk> Peer for PeerService<D> {
             .ok_or_else(|| Status::unauthenticated("introduce yourself first"))?;
         let mut batches = request.into_inner();
         while let Some(batch) = batches.message().await? {
-            let mut messages = Vec::with_capacity(batch.messages.len());
-            for message in batch.messages {
-                let message = wire::decode(message).map_err(|error| {
-                    tracing::error!(
-                        peer = self.us.events.name(from),
-                        reason = error.to_string(),
-                        "peer refused"
-                    );
-                    Status::invalid_argument(error.to_string())
-                })?;
-                if message.from == from && message.to == self.us.id {
-                    messages.push(message);
-                }
-            }
-            if self.us.inputs.send(Input::Messages(messages)).is_err() {
+            let batch = wire::decode_batch(from, self.us.id, batch).map_err(|error| {
+                let (peer, reason) = (self.us.events.name(from), error.to_string());
+                tracing::error!(peer, reason, "peer refused");
+                Status::invalid_argument(reason)
+            })?;
+            if self.us.inputs.send(Input::Messages(batch)).is_err() {
                 return Err(Status::unavailable("etcdserver: server stopped"));
             }
         }

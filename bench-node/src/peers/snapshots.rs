@@ -19,14 +19,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{Link, link};
+use crate::GroupId;
 use crate::disk::Disk;
-use crate::driver::{Input, ReceivedSnapshot, SnapshotRoom};
+use crate::driver::{Input, SnapshotRoom};
 use crate::kv::Frozen;
 use crate::metrics::Metrics;
 use crate::snapshot::{
     Incoming, Offer, Outgoing, SnapshotError, SnapshotId, SnapshotMeta, Snapshots, WriteJob,
 };
-use crate::{DEFAULT_GROUP, GroupId};
+use crate::store::ReceivedSnapshot;
 
 const CHUNK_BYTES: usize = 512 << 10;
 /// Chunks that wait for the connection.
@@ -97,6 +98,7 @@ impl<D: Disk> Depot<D> {
             "snapshot received"
         );
         let received = ReceivedSnapshot {
+            group: id.group,
             from: offer.from,
             term: offer.term,
             snapshot: raft::Snapshot {
@@ -118,46 +120,47 @@ impl<D: Disk> Depot<D> {
 
 impl<D: Disk> SnapshotRoom for Depot<D> {
     fn write(&self, meta: SnapshotMeta, frozen: Frozen) {
+        let group = meta.group;
         let (inputs, metrics) = (self.inputs.clone(), Arc::clone(&self.metrics));
         let done = move |written: Result<crate::snapshot::Snapshot, SnapshotError>| {
             let written = written.map(|snapshot| {
                 metrics.snapshots_written.inc();
                 snapshot.id.last_included.index
             });
-            let _ = inputs.send(Input::SnapshotWritten(written));
+            let _ = inputs.send(Input::SnapshotWritten(group, written));
         };
         let job = self.snapshots.write_in_background(meta, frozen, done);
         match job {
             Ok(job) => *self.writing.lock().expect("never held across a panic") = Some(job),
-            Err(error) => drop(self.inputs.send(Input::SnapshotWritten(Err(error)))),
+            Err(error) => drop(self.inputs.send(Input::SnapshotWritten(group, Err(error)))),
         }
     }
 
-    fn remove_older(&self, index: Index) {
+    fn remove_older(&self, group: GroupId, index: Index) {
         let snapshots = self.snapshots.clone();
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = snapshots.remove_older(DEFAULT_GROUP, index) {
+            if let Err(error) = snapshots.remove_older(group, index) {
                 tracing::warn!(reason = error.to_string(), "old snapshots stay");
             }
         });
     }
 
-    fn send(self: Arc<Self>, to: NodeId, term: Term) {
+    fn send(self: Arc<Self>, group: GroupId, to: NodeId, term: Term) {
         tokio::spawn(async move {
-            if let Err(error) = self.send_newest(to, term).await {
+            if let Err(error) = self.send_newest(group, to, term).await {
                 tracing::warn!(reason = error.to_string(), "snapshot not sent");
             }
-            let _ = self.inputs.send(Input::SnapshotSent(to));
+            let _ = self.inputs.send(Input::SnapshotSent(group, to));
         });
     }
 }
 
 impl<D: Disk> Depot<D> {
-    async fn send_newest(&self, to: NodeId, term: Term) -> Result<(), Status> {
+    async fn send_newest(&self, group: GroupId, to: NodeId, term: Term) -> Result<(), Status> {
         let gone = || Status::unavailable("the member is not known");
         let link = self.links.iter().find(|link| link.id() == to).ok_or_else(gone)?;
         let snapshots = self.snapshots.clone();
-        let newest = apart(move || snapshots.open_newest(DEFAULT_GROUP)).await?;
+        let newest = apart(move || snapshots.open_newest(group)).await?;
         let newest =
             newest.ok_or_else(|| Status::internal("the log was cut without a snapshot"))?;
         let newest = Arc::new(newest);

@@ -1,16 +1,17 @@
-//! Messages between members, to and from protobuf.
+//! Messages between members, and batches of them, to and from protobuf.
 //!
 //! Invariant: lossless both ways; what does not make sense is an error, never a guess.
 
 use api::peer::{self, message::Body as WireBody};
 use bytes::Bytes;
-use raft::{Body, Entry, Message, Payload};
+use raft::{Body, Entry, Message, NodeId, Payload};
 
-use crate::membership;
+use crate::store::{Batch, Heartbeat, HeartbeatAnswer};
+use crate::{GroupId, membership};
 
 /// A message that no member of this version sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum WireError {
+pub enum WireError {
     /// No body that this version knows.
     #[error("a message of an unknown kind: do all members run the same version?")]
     UnknownMessage,
@@ -22,8 +23,43 @@ pub(crate) enum WireError {
     Membership,
 }
 
+/// A batch as it is received by `to` on the stream of `from`. What another one claims to have sent, or
+/// is for another one, is left out.
+pub fn decode_batch(from: NodeId, to: NodeId, batch: peer::PeerBatch) -> Result<Batch, WireError> {
+    let peer::PeerBatch { messages, heartbeats, answers } = batch;
+    let mut decoded = Vec::with_capacity(messages.len());
+    for message in messages {
+        let (group, message) = decode(message)?;
+        if message.from == from && message.to == to {
+            decoded.push((group, message));
+        }
+    }
+    let heartbeats = heartbeats.into_iter().map(|heartbeat| {
+        let peer::Heartbeat { group, term, prev_index, prev_term, commit, read_round } = heartbeat;
+        Heartbeat { group, term, prev_index, prev_term, commit, read_round }
+    });
+    let answers = answers.into_iter().map(|answer| {
+        let peer::HeartbeatAnswer { group, term, match_index, read_round } = answer;
+        HeartbeatAnswer { group, term, match_index, read_round }
+    });
+    let (heartbeats, answers) = (heartbeats.collect(), answers.collect());
+    Ok(Batch { from, to, messages: decoded, heartbeats, answers })
+}
+
 /// For sending.
-pub(crate) fn encode(message: Message<Bytes>) -> peer::Message {
+pub fn encode_heartbeat(heartbeat: Heartbeat) -> peer::Heartbeat {
+    let Heartbeat { group, term, prev_index, prev_term, commit, read_round } = heartbeat;
+    peer::Heartbeat { group, term, prev_index, prev_term, commit, read_round }
+}
+
+/// For sending.
+pub fn encode_answer(answer: HeartbeatAnswer) -> peer::HeartbeatAnswer {
+    let HeartbeatAnswer { group, term, match_index, read_round } = answer;
+    peer::HeartbeatAnswer { group, term, match_index, read_round }
+}
+
+/// For sending.
+pub fn encode(group: GroupId, message: Message<Bytes>) -> peer::Message {
     let Message { from, to, term, body } = message;
     let body = match body {
         Body::Vote { pre_vote, transfer, last_index, last_term } => {
@@ -56,12 +92,12 @@ pub(crate) fn encode(message: Message<Bytes>) -> peer::Message {
         Body::TimeoutNow => WireBody::TimeoutNow(peer::TimeoutNow {}),
         Body::InstallSnapshot(_) => unreachable!("a snapshot goes its own way, see `snapshots`"),
     };
-    peer::Message { from, to, term, body: Some(body) }
+    peer::Message { from, to, term, body: Some(body), group }
 }
 
 /// As received; entries are slices of what was received.
-pub(crate) fn decode(message: peer::Message) -> Result<Message<Bytes>, WireError> {
-    let peer::Message { from, to, term, body } = message;
+fn decode(message: peer::Message) -> Result<(GroupId, Message<Bytes>), WireError> {
+    let peer::Message { from, to, term, body, group } = message;
     let body = match body.ok_or(WireError::UnknownMessage)? {
         WireBody::Vote(peer::VoteRequest { pre_vote, transfer, last_index, last_term }) => {
             Body::Vote { pre_vote, transfer, last_index, last_term }
@@ -86,7 +122,7 @@ pub(crate) fn decode(message: peer::Message) -> Result<Message<Bytes>, WireError
         }
         WireBody::TimeoutNow(peer::TimeoutNow {}) => Body::TimeoutNow,
     };
-    Ok(Message { from, to, term, body })
+    Ok((group, Message { from, to, term, body }))
 }
 
 fn encode_entry(entry: Entry<Bytes>) -> peer::Entry {
@@ -150,13 +186,36 @@ mod tests {
         ];
         for body in bodies {
             let message = Message { from: 1, to: 2, term: 3, body };
-            assert_eq!(decode(encode(message.clone())), Ok(message));
+            assert_eq!(decode(encode(7, message.clone())), Ok((7, message)));
         }
     }
 
     #[test]
+    fn a_batch_takes_what_its_stream_is_for() {
+        let message = |from, to| Message { from, to, term: 3, body: Body::TimeoutNow };
+        let heartbeat =
+            Heartbeat { group: 1, term: 2, prev_index: 3, prev_term: 4, commit: 5, read_round: 6 };
+        let answer = HeartbeatAnswer { group: 1, term: 2, match_index: 3, read_round: 4 };
+        let batch = peer::PeerBatch {
+            messages: [(1, 2), (3, 2), (1, 3)]
+                .map(|(from, to)| encode(9, message(from, to)))
+                .into(),
+            heartbeats: vec![encode_heartbeat(heartbeat)],
+            answers: vec![encode_answer(answer)],
+        };
+        let expected = Batch {
+            from: 1,
+            to: 2,
+            messages: vec![(9, message(1, 2))],
+            heartbeats: vec![heartbeat],
+            answers: vec![answer],
+        };
+        assert_eq!(decode_batch(1, 2, batch), Ok(expected));
+    }
+
+    #[test]
     fn what_this_version_does_not_know_is_refused() {
-        let empty = peer::Message { from: 1, to: 2, term: 3, body: None };
+        let empty = peer::Message { from: 1, to: 2, term: 3, body: None, group: 0 };
         assert_eq!(decode(empty), Err(WireError::UnknownMessage));
         let entries = vec![peer::Entry { term: 1, kind: 7, data: Bytes::new() }];
         let append = peer::Append { entries, ..Default::default() };

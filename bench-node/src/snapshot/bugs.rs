@@ -17,11 +17,14 @@ pub enum SeededBug {
     NamedBeforeSync,
     /// Takes what an interrupted transfer left for as much as its length says.
     ResumedUnchecked,
+    /// A start from a snapshot takes the log up anew from where the log begins: entries that the
+    /// snapshot covers are applied to it again.
+    DuplicateApplyAfterRestart,
 }
 
 macro_rules! question {
     ($name:ident, $bug:ident) => {
-        pub(super) fn $name(&self) -> bool {
+        pub(crate) fn $name(&self) -> bool {
             #[cfg(feature = "seeded-bugs")]
             return self.bug == Some(SeededBug::$bug);
             #[cfg(not(feature = "seeded-bugs"))]
@@ -35,4 +38,5 @@ impl Options {
     question!(skips_directory_sync, DirectoryNotSynced);
     question!(names_before_sync, NamedBeforeSync);
     question!(resumes_unchecked, ResumedUnchecked);
+    question!(forgets_to_rebase, DuplicateApplyAfterRestart);
 }

@@ -203,6 +203,11 @@ impl<D: Disk> Snapshots<D> {
         Ok(snapshots)
     }
 
+    /// Its settings.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// The groups that have snapshots, in ascending order.
     pub fn groups(&self) -> Result<Vec<GroupId>, SnapshotError> {
         let mut groups: Vec<_> =

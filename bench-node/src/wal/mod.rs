@@ -105,7 +105,7 @@ pub use error::{DamageKind, WalError};
 use groups::Groups;
 pub use replay::GroupLog;
 use segment::{FIRST_BATCH, Segment};
-pub use writer::{Writer, WriterStopped};
+pub use writer::{Writer, WriterStopped, last_of_each_group};
 
 /// A write of one group.
 #[derive(Clone, Debug, PartialEq, Eq)]

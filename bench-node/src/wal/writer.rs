@@ -6,16 +6,13 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
-use raft::Write;
-
 use super::{Appended, GroupWrite, Wal, WalError, batch};
 use crate::GroupId;
 use crate::disk::Disk;
 
 /// Hands writes to the log's thread. Dropping it writes what still waits, and ends the thread.
 pub struct Writer {
-    sender: Option<Sender<GroupWrite>>,
+    sender: Option<Sender<Vec<GroupWrite>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -35,7 +32,7 @@ impl Writer {
         on_failed: impl FnOnce(WalError) + Send + 'static,
         mut observe: impl FnMut(&Appended) + Send + 'static,
     ) -> Result<Self, WalError> {
-        let (sender, receiver) = channel::<GroupWrite>();
+        let (sender, receiver) = channel::<Vec<GroupWrite>>();
         let max_batch_bytes = wal.options().max_batch_bytes;
         let work = move || {
             let (mut writes, mut persisted) = (Vec::new(), Vec::new());
@@ -61,10 +58,9 @@ impl Writer {
         Ok(Self { sender: Some(sender), thread: Some(thread) })
     }
 
-    /// Queues a write of a group; never waits.
-    pub fn submit(&self, group: GroupId, write: Write<Bytes>) -> Result<(), WriterStopped> {
-        let write = GroupWrite { group, write };
-        self.sender.as_ref().ok_or(WriterStopped)?.send(write).map_err(|_| WriterStopped)
+    /// Queues writes, of whichever groups, which go down in one batch; never waits.
+    pub fn submit(&self, writes: Vec<GroupWrite>) -> Result<(), WriterStopped> {
+        self.sender.as_ref().ok_or(WriterStopped)?.send(writes).map_err(|_| WriterStopped)
     }
 }
 
@@ -81,15 +77,15 @@ impl Drop for Writer {
 /// Waits for a write and takes along all that wait with it; `false` once the last sender is gone
 /// and all is written.
 fn next_batch(
-    receiver: &Receiver<GroupWrite>,
+    receiver: &Receiver<Vec<GroupWrite>>,
     writes: &mut Vec<GroupWrite>,
     max_batch_bytes: usize,
 ) -> bool {
     let Ok(mut next) = receiver.recv() else { return false };
     let mut bytes = 0;
     loop {
-        bytes += batch::write_bytes(next.group, &next.write);
-        writes.push(next);
+        bytes += next.iter().map(|next| batch::write_bytes(next.group, &next.write)).sum::<usize>();
+        writes.append(&mut next);
         if bytes >= max_batch_bytes {
             return true;
         }
@@ -100,7 +96,8 @@ fn next_batch(
     }
 }
 
-fn last_of_each_group(writes: &[GroupWrite], last: &mut Vec<(GroupId, u64)>) {
+/// By group, the id of its last write in a batch: what is persisted once the batch is durable.
+pub fn last_of_each_group(writes: &[GroupWrite], last: &mut Vec<(GroupId, u64)>) {
     last.clear();
     for GroupWrite { group, write } in writes {
         match last.last_mut() {

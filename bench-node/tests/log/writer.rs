@@ -52,7 +52,7 @@ fn persists_in_order<D: Disk>(disk: D, dir: &Path) {
                 let write = write(id, 1, index, (id as usize * 37) % 5000);
                 let write = GroupWrite { group, ..write };
                 expected.apply(&write);
-                writer.submit(group, write.write).unwrap();
+                writer.submit(vec![GroupWrite { group, ..write }]).unwrap();
             }
         }
         drop(writer);
@@ -101,7 +101,7 @@ fn nothing_is_reported_after_a_failure() {
             let write = write(id, 1, id, 2000);
             expected.apply(&write);
             sent.push(expected.clone());
-            if writer.submit(GROUP, write.write).is_err() {
+            if writer.submit(vec![write]).is_err() {
                 break;
             }
         }
@@ -140,7 +140,7 @@ fn a_full_disk_stops_the_log() {
     disk.set_free_bytes(Some(600 << 10));
     let (writer, events, _) = start(disk.clone(), Path::new("/wal"));
     let mut id = 0;
-    while writer.submit(GROUP, write(id + 1, 1, id + 1, 3000).write).is_ok() {
+    while writer.submit(vec![write(id + 1, 1, id + 1, 3000)]).is_ok() {
         id += 1;
         // One at a time: the channel has no bound of its own.
         match events.recv_timeout(DEADLINE).unwrap() {

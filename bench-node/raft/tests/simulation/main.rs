@@ -6,23 +6,21 @@
 
 mod admin;
 mod clients;
+mod expected;
 mod faults;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod plan;
 mod random;
+mod seeds;
 mod syncs;
 mod tally;
 mod watch;
 mod world;
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use harness::checker::Checks;
 use plan::{Bug, ELECTION_TIMEOUT_US};
+use seeds::{Failure, number};
 use tally::Tally;
 use world::Outcome;
 
@@ -44,11 +42,6 @@ fn every_property_holds_in_every_seed() {
     }
 }
 
-struct Failure {
-    seed: u64,
-    why: String,
-}
-
 /// Runs the seeds below a number on all cores, until one fails; the outcomes in no order, or the
 /// lowest seed that failed.
 fn run_until_failure(
@@ -56,49 +49,10 @@ fn run_until_failure(
     bug: Option<Bug>,
     checks: Checks,
 ) -> Result<Vec<Outcome>, Failure> {
-    // A failure is reported once, by the caller: the runs' own threads, which are unnamed, are quiet.
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| {
-        let report = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if std::thread::current().name().is_some() {
-                report(panic);
-            }
-        }));
-    });
-    let next = AtomicU64::new(0);
-    let work = || {
-        let mut outcomes = Vec::new();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds {
-                return Ok(outcomes);
-            }
-            match catch_unwind(AssertUnwindSafe(|| world::run(seed, bug, checks, false))) {
-                Ok(outcome) => outcomes.push(outcome),
-                Err(cause) => {
-                    next.store(seeds, Ordering::Relaxed);
-                    let text = cause.downcast_ref::<String>().cloned();
-                    let text =
-                        text.or_else(|| cause.downcast_ref().map(|text: &&str| (*text).into()));
-                    return Err(Failure { seed, why: text.unwrap_or_default() });
-                }
-            }
-        }
+    let work = |seed, outcomes: &mut Vec<Outcome>| {
+        outcomes.push(world::run(seed, bug, checks, false));
     };
-    let workers = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let results = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().expect("caught above")).collect::<Vec<_>>()
-    });
-    let (mut outcomes, mut failures) = (Vec::new(), BTreeMap::new());
-    for result in results {
-        match result {
-            Ok(more) => outcomes.extend(more),
-            Err(failure) => _ = failures.insert(failure.seed, failure),
-        }
-    }
-    failures.pop_first().map_or(Ok(outcomes), |(_, failure)| Err(failure))
+    Ok(seeds::run(0..seeds, work)?.into_iter().flatten().collect())
 }
 
 fn report(outcomes: Vec<Outcome>, seeds: u64) {
@@ -120,11 +74,6 @@ fn report(outcomes: Vec<Outcome>, seeds: u64) {
     );
     let missing = tally.missing();
     assert!(missing.is_empty(), "this never happened, so it was not tested: {missing:#?}");
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}")))
 }
 
 /// Each planted bug is caught twice: at once, where something leaves a member before what it rests

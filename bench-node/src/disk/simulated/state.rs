@@ -85,6 +85,9 @@ impl State {
             }
         }
         self.names = self.durable_names.clone();
+        // Nobody has them open any more.
+        let names = &self.names;
+        self.files.retain(|inode, _| names.values().any(|named| named == inode));
         for file in self.files.values_mut() {
             // All, none, or each by itself: the extremes are what a uniform draw never hits.
             let keep = [0.0, 0.5, 0.95, 1.0][self.random.random_range(0..4)];
