@@ -8,6 +8,7 @@
 //! The loop is a task among those that serve requests. It yields once before it takes in, so that
 //! the requests that were read from the sockets together are proposed together.
 
+mod changes;
 mod proposals;
 mod snapshots;
 mod steps;
@@ -32,10 +33,13 @@ use crate::config::Settings;
 use crate::error::NodeError;
 use crate::events::EventLog;
 use crate::kv::{Command, Frozen, KvError, Response, Store};
+use crate::members::{Ask, Rosters};
 use crate::metrics::Metrics;
 use crate::peers::Outboxes;
 use crate::snapshot::{SnapshotError, SnapshotMeta};
 use crate::wal::{self, WalError};
+use changes::Changes;
+pub(crate) use changes::{ChangeSender, Changed, NoChange};
 pub(crate) use proposals::{Applied, OutcomeSender, ReadSender, Refusal};
 use proposals::{Proposals, Reads};
 use snapshots::Snapshots;
@@ -58,8 +62,15 @@ pub(crate) enum Input {
     },
     /// A linearizable read of a client.
     Read(ReadSender),
-    /// From the peers.
-    Messages(Vec<Message<Bytes>>),
+    /// From a peer.
+    Messages {
+        /// Whose stream they came on.
+        from: NodeId,
+        /// Of the data directory that it speaks from.
+        incarnation: u64,
+        /// All of them its own.
+        messages: Vec<Message<Bytes>>,
+    },
     /// This write of the log, and all before it, are durable since then.
     Persisted(u64, Instant),
     /// A write of the log failed; nobody knows what reached the disk.
@@ -70,6 +81,10 @@ pub(crate) enum Input {
     ConnectionLost(NodeId),
     /// Hand leadership to this member; answered once it leads, or will not.
     Transfer(NodeId, oneshot::Sender<Result<(), TransferRefusal>>),
+    /// Change the members; answered once that is done, or will not be.
+    ChangeMembers(Ask, ChangeSender),
+    /// Around the protocol: make these the members in the eyes of this one.
+    SwapMembers(Vec<NodeId>, oneshot::Sender<()>),
     /// The state of this moment, for who wants all of it.
     Freeze(oneshot::Sender<(SnapshotMeta, Frozen)>),
     /// Writing a snapshot ended: where the snapshot ends.
@@ -143,6 +158,8 @@ pub(crate) struct Parts {
     pub restored: Arc<AtomicBool>,
     /// Tells who leads.
     pub view: watch::Sender<View>,
+    /// Tells who the members are.
+    pub rosters: watch::Sender<Rosters>,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
     /// Tells people who leads.
@@ -175,8 +192,12 @@ pub(crate) async fn run(
                 let refusal = TransferRefusal::Refused(TransferError::NotLeader { leader: None });
                 drop(reply.send(Err(refusal)));
             }
+            Some(Input::ChangeMembers(_, reply)) => {
+                drop(reply.send(Err(NoChange::Request(Refusal::NotLeader))));
+            }
             Some(
-                Input::Messages(_)
+                Input::Messages { .. }
+                | Input::SwapMembers(..)
                 | Input::Persisted(..)
                 | Input::ConnectionLost(_)
                 | Input::Freeze(_)
@@ -188,10 +209,12 @@ pub(crate) async fn run(
     }
     let origin = Instant::now();
     let (id, applied) = (config.id, recovered.snapshot.last);
+    let election_timeout = config.election_timeout;
     let raft = Raft::new(config, recovered, Duration::ZERO)?;
     let Parts { snapshots, settings, .. } = &parts;
     let snapshots = Snapshots::new(Arc::clone(snapshots), settings, applied.index);
     let steps = Steps::new(parts.metrics.step_times());
+    let changes = Changes::new(parts.rosters.clone(), origin);
     Driver {
         raft,
         origin,
@@ -199,6 +222,8 @@ pub(crate) async fn run(
         steps,
         answers: Vec::new(),
         id,
+        election_timeout,
+        changes,
         applied,
         snapshots,
         held: Vec::new(),
@@ -221,6 +246,8 @@ struct Driver {
     /// Of the writes that are being applied; empty between turns.
     answers: Vec<(OutcomeSender, Result<Response, KvError>)>,
     id: NodeId,
+    election_timeout: Duration,
+    changes: Changes,
     /// The last entry that was applied.
     applied: EntryId,
     snapshots: Snapshots,
@@ -242,7 +269,7 @@ impl Driver {
         let mut stopping = false;
         self.turn(Instant::now())?;
         let mut alarm = pin!(sleep_until(self.deadline()));
-        while !stopping || self.proposals.len() > 0 || self.raft.is_transferring() {
+        while !stopping || !self.is_idle() {
             // Under load the deadline moves away with every append: an alarm that rings early now
             // and then costs less than one that is set anew each turn.
             if self.deadline() < alarm.deadline() || alarm.is_elapsed() {
@@ -274,7 +301,12 @@ impl Driver {
             self.turn(now)?;
         }
         self.reads.refuse_all(Refusal::Stopped);
+        self.changes.refuse_all(Refusal::Stopped);
         Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.proposals.len() == 0 && !self.raft.is_transferring() && self.changes.is_idle()
     }
 
     /// When the protocol wants to be asked, whatever comes in.
@@ -305,7 +337,10 @@ impl Driver {
                     }
                 }
                 Input::Read(reply) => reads.push(reply),
-                Input::Messages(messages) => {
+                Input::Messages { from, incarnation, messages } => {
+                    if self.changes.is_stranger(from, incarnation) {
+                        continue;
+                    }
                     for message in messages {
                         self.raft.receive(raft_now, message);
                     }
@@ -322,6 +357,17 @@ impl Driver {
                     Ok(()) => self.transfer = Some((to, reply)),
                     Err(error) => drop(reply.send(Err(TransferRefusal::Refused(error)))),
                 },
+                Input::ChangeMembers(_, reply) if stopping => {
+                    drop(reply.send(Err(NoChange::Request(Refusal::Stopped))));
+                }
+                Input::ChangeMembers(ask, reply) => self.changes.ask(ask, now, reply),
+                Input::SwapMembers(voters, reply) => {
+                    let context = self.raft.membership().context.clone();
+                    let (outgoing, learners) = (Vec::new(), Vec::new());
+                    let swapped = raft::Membership { voters, outgoing, learners, context };
+                    self.raft.unsafe_swap_membership(swapped);
+                    let _ = reply.send(());
+                }
                 // Not between a snapshot's arrival and its restoring: then who asks is told to ask
                 // again.
                 Input::Freeze(reply) if self.applied.index < self.raft.base().index => drop(reply),
@@ -434,7 +480,11 @@ impl Driver {
         let raft_now = now - self.origin;
         self.raft.tick(raft_now);
         self.release_held(now);
+        self.changes.begin(&mut self.raft, self.id, now, raft_now, self.election_timeout);
         let effects = self.raft.ready(raft_now);
+        if let Some(membership) = &effects.membership {
+            self.changes.in_force(membership)?;
+        }
         if let Some(write) = effects.write {
             self.parts.metrics.log_entries.inc_by(write.entries.len() as u64);
             // A log that stopped has said why, or is about to: that ends the loop.
@@ -443,7 +493,9 @@ impl Driver {
         self.parts.outboxes.send(effects.messages);
         self.steps.replicated(self.raft.replicated_index(), now);
         if let Some(snapshot) = effects.restore {
-            self.restore(snapshot.last);
+            let last = snapshot.last;
+            self.changes.committed(last.term, last.index, &snapshot.membership)?;
+            self.restore(last);
         }
         self.snapshots.forget_received();
         self.apply(effects.committed)?;
@@ -470,6 +522,11 @@ impl Driver {
         let expired = self.proposals.expire(now, self.parts.patience);
         self.parts.metrics.proposals_failed.inc_by(expired);
         self.reads.expire(now, self.parts.patience);
+        self.changes.expire(now, self.parts.patience);
+        if self.changes.has_left(self.id) {
+            self.proposals.refuse_all(Refusal::LeaderChanged);
+            return Err(NodeError::Removed);
+        }
         Ok(())
     }
 
@@ -492,6 +549,9 @@ impl Driver {
         let mut store = self.parts.store.write().expect("nobody panics holding the store");
         for entry in committed {
             let waiting = self.proposals.committed(entry.term, entry.index);
+            if let Payload::Membership(membership) = &entry.payload {
+                self.changes.committed(entry.term, entry.index, membership)?;
+            }
             if let Payload::Data(data) = entry.payload {
                 self.snapshots.applied(data.len());
                 let command = Command::decode(data)
@@ -506,6 +566,7 @@ impl Driver {
         }
         // The store's lock is what orders it with the reads.
         self.parts.restored.store(true, Ordering::Relaxed);
+        self.changes.settled();
         drop(store);
         let applied_at = Instant::now();
         self.steps.applied(self.answers.len(), committed_at, applied_at);
@@ -520,6 +581,7 @@ impl Driver {
         self.parts.events.leadership(&event);
         if event.role != Role::Leader {
             self.steps.forget();
+            self.changes.lost_office();
             // After an orderly transfer the new leader has all of them, and they are answered as
             // they are applied here.
             if !self.handing_over {
@@ -547,7 +609,7 @@ impl Driver {
     fn inspect(&self) -> Inspection {
         let status = self.raft.status();
         let lag = |peer: raft::PeerStatus| {
-            let name = self.parts.events.name(peer.id).to_owned();
+            let name = self.parts.events.name(peer.id);
             (name, status.last_index.saturating_sub(peer.match_index))
         };
         Inspection {
