@@ -13,6 +13,18 @@ pub mod mvccpb {
     tonic::include_proto!("mvccpb");
 }
 
+/// Who the members of a bench-node cluster are, and what is asked of them.
+#[allow(missing_docs, clippy::all, unreachable_pub)]
+pub mod members {
+    tonic::include_proto!("raftbench.members");
+}
+
+/// What bench-node offers beyond etcd's API.
+#[allow(missing_docs, clippy::all, unreachable_pub)]
+pub mod admin {
+    tonic::include_proto!("raftbench.admin");
+}
+
 /// The peer protocol of bench-node.
 #[allow(missing_docs, clippy::all, unreachable_pub)]
 pub mod peer {

@@ -21,6 +21,12 @@
 //! [settings]                       # all optional
 //! pre_vote = true
 //! ```
+//!
+//! `[[members]]` and `join` count once, when the data directory is made. From then on who the
+//! members are is in the log, and changes by the cluster API alone.
+//!
+//! A node that joins a cluster that is there has `join = true`; its `[[members]]` are itself, with
+//! the peer address under which it was added, and any members that it may ask who it is.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use raft::NodeId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 /// What one node is told.
@@ -47,8 +53,10 @@ pub struct Config {
     pub peer_listen: String,
     /// `host:port` for `/metrics`.
     pub metrics_listen: String,
-    /// All members, this one too, in the order of the file.
+    /// The founders, this one too, in the order of the file; with `join`, members to ask.
     pub members: Vec<Member>,
+    /// It is added to a cluster that is there, instead of founding one.
+    pub join: bool,
     /// How often an idle leader is heard from.
     pub heartbeat: Duration,
     /// The lower bound of the randomized timeout.
@@ -58,9 +66,10 @@ pub struct Config {
 }
 
 /// One member of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Member {
-    /// Made from the cluster's token and the name, so that all members agree on it.
+    /// Made from the cluster's token and the name, so that all founders agree on it.
     pub id: NodeId,
     /// Unique in the cluster.
     pub name: String,
@@ -109,6 +118,10 @@ pub struct Settings {
     pub worker_threads: NonZeroUsize,
     /// Writes are not synced: a power failure, and only that, loses acknowledged writes.
     pub unsafe_no_fsync: bool,
+    /// One member's idea of who the members are may be changed around the protocol.
+    pub unsafe_configuration_swap: bool,
+    /// One member's store may be written to around the log.
+    pub unsafe_local_write: bool,
     /// A planted bug, which the checkers must catch.
     #[cfg(feature = "seeded-bugs")]
     pub seeded_bug: Option<SeededBug>,
@@ -166,6 +179,8 @@ impl Default for Settings {
             segment_bytes: NonZeroU64::new(64 * 1024 * 1024).expect("not 0"),
             worker_threads: some(1),
             unsafe_no_fsync: false,
+            unsafe_configuration_swap: false,
+            unsafe_local_write: false,
             #[cfg(feature = "seeded-bugs")]
             seeded_bug: None,
         }
@@ -221,9 +236,15 @@ impl Config {
         document.check().map_err(refuse)
     }
 
-    /// This member's id.
+    /// This member's id, if it is a founder.
     pub fn id(&self) -> NodeId {
         member_id(&self.cluster, &self.name)
+    }
+
+    /// What this member was told of itself.
+    pub fn own(&self) -> &Member {
+        let own = self.members.iter().find(|member| member.name == self.name);
+        own.expect("checked when it was read")
     }
 
     /// The cluster's id, made from its token.
@@ -249,6 +270,8 @@ struct Document {
     heartbeat_ms: NonZeroU64,
     election_timeout_ms: Spanned<NonZeroU64>,
     members: Vec<MemberEntry>,
+    #[serde(default)]
+    join: bool,
     #[serde(default)]
     settings: Settings,
 }
@@ -301,7 +324,15 @@ impl Document {
                 ),
             ));
         }
+        if self.join && members.len() < 2 {
+            return Err(Problem::at(
+                &self.name,
+                "join = true needs a member of the cluster among [[members]], to ask who this one \
+                 is",
+            ));
+        }
         Ok(Config {
+            join: self.join,
             name: self.name.into_inner(),
             cluster: self.cluster.into_inner(),
             data_dir: self.data_dir,
@@ -357,13 +388,18 @@ fn check_not_empty(key: &str, value: &Spanned<String>) -> Result<(), Problem> {
 
 fn check_address(key: &str, value: &Spanned<String>) -> Result<(), Problem> {
     let address = value.get_ref();
-    let well_formed = address
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    if well_formed {
+    if is_address(address) {
         return Ok(());
     }
     Err(Problem::at(value, format!("{key} = {address:?} is not HOST:PORT (127.0.0.1:2379)")))
+}
+
+/// Whether it is `HOST:PORT`.
+pub(crate) fn is_address(text: &str) -> bool {
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || "/?#@".contains(c);
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !text.contains(forbidden) && port.parse::<u16>().is_ok()
+    })
 }
 
 /// serde says what it found and what it expected, but not always for which key.
@@ -384,6 +420,11 @@ fn with_key(text: &str, span: Option<std::ops::Range<usize>>, message: &str) -> 
 fn member_id(cluster: &str, name: &str) -> NodeId {
     // A separator that no token or name contains by accident; 0 is no id.
     fnv1a(&[cluster.as_bytes(), &[0], name.as_bytes()]).max(1)
+}
+
+/// The id of a member that is added: `nonce` is drawn at random, so that none comes twice.
+pub(crate) fn added_member_id(cluster_id: u64, peer: &str, nonce: u64) -> NodeId {
+    fnv1a(&[&cluster_id.to_le_bytes(), &[1], peer.as_bytes(), &nonce.to_le_bytes()]).max(1)
 }
 
 /// FNV-1a, 64 bits: small, and the same in every version.
@@ -448,6 +489,12 @@ pre_vote = false
             ("127.0.0.1:2\"", "127.0.0.1\"", "n1.toml:5: peer_listen", "HOST:PORT"),
             ("cluster = \"test\"", "cluster = \"\"", "n1.toml:2: cluster", "empty"),
             ("data_dir = \"data/n1\"\n", "", "n1.toml:1: ", "missing field `data_dir`"),
+            (
+                "[[members]]",
+                "join = true\n[[members]]",
+                "n1.toml:1: ",
+                "join = true needs a member",
+            ),
             ("pre_vote = false", "pre_vote = 1", "n1.toml:16: pre_vote: ", "boolean"),
             ("pre_vote = false", "segment_bytes = 0", "n1.toml:16: segment_bytes: ", "nonzero"),
             (

@@ -10,6 +10,7 @@ use raft::Index;
 use crate::config::ConfigError;
 use crate::identity::IdentityError;
 use crate::kv::CommandError;
+use crate::members::RecordsError;
 use crate::snapshot::SnapshotError;
 use crate::wal::WalError;
 
@@ -53,6 +54,32 @@ pub enum NodeError {
         /// What is wrong with it.
         error: CommandError,
     },
+    /// The records of the members, in the log or in a snapshot, are from another version.
+    #[error("{0}; run the version that wrote them, or a later one")]
+    Members(#[from] RecordsError),
+    /// The cluster goes on without this member.
+    #[error(
+        "this member was removed from its cluster for good: its id is never used again. Its data \
+         directory can be deleted; to come back, add it again (etcdctl member add), and start it \
+         with an empty directory and join = true"
+    )]
+    Removed,
+    /// It was to join a cluster that does not know of it.
+    #[error(
+        "no member has the peer address {peer} (asked: {asked}); add it first: etcdctl member add \
+         {name} --peer-urls=http://{peer}"
+    )]
+    NotAdded {
+        /// Its own, of the configuration.
+        peer: String,
+        /// Its name.
+        name: String,
+        /// Who was asked.
+        asked: String,
+    },
+    /// What this member says of itself is refused.
+    #[error("the cluster does not take this member as it is configured: {0}")]
+    NotTaken(String),
     /// A peer does not let this member in.
     #[error("refused by {peer}: {reason}")]
     Refused {

@@ -3,14 +3,13 @@
 //! Invariant: a change of leadership is one line with the message `leadership`, its role, term,
 //! leader and reason, and a microsecond timestamp: outages are measured from these lines.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use raft::{Event, NodeId, Reason, Role};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::Config;
+use crate::members::RostersSeen;
 
 /// Sends the process's events to stderr; where somebody else set that up before, theirs stays.
 pub(crate) fn log_to_stderr() {
@@ -30,19 +29,18 @@ pub(crate) fn log_to_stderr() {
 #[derive(Clone, Debug)]
 pub(crate) struct EventLog {
     node: Arc<str>,
-    names: Arc<HashMap<NodeId, String>>,
+    rosters: RostersSeen,
 }
 
 impl EventLog {
     /// Of this node.
-    pub(crate) fn new(config: &Config) -> Self {
-        let names = config.members.iter().map(|member| (member.id, member.name.clone()));
-        Self { node: config.name.as_str().into(), names: Arc::new(names.collect()) }
+    pub(crate) fn new(node: &str, rosters: RostersSeen) -> Self {
+        Self { node: node.into(), rosters }
     }
 
     /// A member's name.
-    pub(crate) fn name(&self, id: NodeId) -> &str {
-        self.names.get(&id).map_or("unknown", |name| name)
+    pub(crate) fn name(&self, id: NodeId) -> String {
+        self.rosters.borrow().name(id)
     }
 
     /// Role, term or leader changed.

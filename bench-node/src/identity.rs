@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use raft::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Member;
 use crate::disk::{Blocking, Disk, DiskError, DiskFile};
 
 const IDENTITY: &str = "identity";
@@ -48,10 +49,24 @@ struct Identity {
     cluster_id: u64,
     member_id: NodeId,
     incarnation: u64,
-    /// Whether a majority of the other members once wrote down this incarnation.
+    /// Whether this incarnation may take part: see `crate::peers`.
     introduced: bool,
     /// The peers met so far, with their incarnations.
     known_peers: BTreeMap<NodeId, u64>,
+    /// The members that the group began with, as this one was told when the directory was made;
+    /// nobody in that of a member that joined later. Directories from before this was written down
+    /// have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    founders: Option<Vec<Member>>,
+}
+
+/// What a directory that is made says.
+#[derive(Clone, Debug)]
+pub struct Fresh<'a> {
+    /// Drawn at random.
+    pub incarnation: u64,
+    /// The members that the group begins with; nobody on a member that joins it later.
+    pub founders: &'a [Member],
 }
 
 /// Why a data directory cannot be used, or a peer not be let in.
@@ -135,18 +150,27 @@ pub enum IdentityError {
 impl DataDir {
     /// Opens the data directory of a member, or makes it where there is none or an empty one.
     pub fn open(path: &Path, cluster: u64, member: NodeId) -> Result<Self, IdentityError> {
-        DataDir::open_on(Blocking, path, cluster, member, rand::random())
+        let fresh = Fresh { incarnation: rand::random(), founders: &[] };
+        DataDir::open_on(Blocking, path, cluster, member, fresh)
+    }
+}
+
+/// Whose data directory is there; `None` where there is none, or an empty one.
+pub(crate) fn member_of<D: Disk>(disk: &D, path: &Path) -> Result<Option<NodeId>, IdentityError> {
+    match holds_identity(disk, path)? {
+        true => Identity::read(disk, path).map(|identity| Some(identity.member_id)),
+        false => Ok(None),
     }
 }
 
 impl<D: Disk> DataDir<D> {
-    /// As [`DataDir::open`], on any disk; `incarnation` is what a fresh directory gets.
+    /// As [`DataDir::open`], on any disk; `if_fresh` is what a directory says that is made.
     pub fn open_on(
         disk: D,
         path: &Path,
         cluster: u64,
         member: NodeId,
-        incarnation: u64,
+        if_fresh: Fresh<'_>,
     ) -> Result<Self, IdentityError> {
         // Before anything is put into a directory that may be another's.
         holds_identity(&disk, path)?;
@@ -163,9 +187,10 @@ impl<D: Disk> DataDir<D> {
             let identity = Identity {
                 cluster_id: cluster,
                 member_id: member,
-                incarnation,
+                incarnation: if_fresh.incarnation,
                 introduced: false,
                 known_peers: BTreeMap::new(),
+                founders: Some(if_fresh.founders.to_vec()),
             };
             identity.write(&disk, path)?;
             identity
@@ -238,8 +263,20 @@ impl<D: Disk> DataDir<D> {
         }
     }
 
-    /// Whether a majority of the other members once wrote down this directory's incarnation.
-    /// Until then its member may neither vote nor acknowledge.
+    /// Strikes peers off: their ids are never used again.
+    pub fn forget(&mut self, gone: &[NodeId]) -> Result<(), IdentityError> {
+        if !gone.iter().any(|id| self.identity.known_peers.contains_key(id)) {
+            return Ok(());
+        }
+        self.change(|identity| identity.known_peers.retain(|id, _| !gone.contains(id)))
+    }
+
+    /// The members that the group began with, as this one was told when the directory was made.
+    pub fn founders(&self) -> Option<&[Member]> {
+        self.identity.founders.as_deref()
+    }
+
+    /// Whether this directory's member may vote and acknowledge: see `crate::peers`.
     pub fn introduced(&self) -> bool {
         self.identity.introduced
     }

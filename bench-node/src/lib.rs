@@ -10,7 +10,8 @@
 //! | [`wal`], [`snapshot`] | the log, and what takes the place of its beginning |
 //! | [`disk`] | what both are written to |
 //! | `identity` | whose data directory it is |
-//! | `peers` | the other members |
+//! | `members` | who the members are, and how that may change |
+//! | `peers` | the other members: links to them, and who is let in |
 //! | `api` | what clients call |
 //! | `metrics`, `scrape`, `events` | what operators see |
 
@@ -22,6 +23,7 @@ mod error;
 mod events;
 pub mod identity;
 pub mod kv;
+mod members;
 mod membership;
 mod metrics;
 mod node;
@@ -36,6 +38,7 @@ pub mod wal;
 pub use config::SeededBug;
 pub use config::{Config, ConfigError, Member, Settings};
 pub use error::NodeError;
+pub use members::RecordsError;
 pub use node::{Listeners, NodeHandle, run, start};
 pub use peers::wire;
 pub use recovery::{RecoveredGroup, recover};

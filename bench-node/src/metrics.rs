@@ -188,6 +188,12 @@ impl Metrics {
         self.peer_connected.with_label_values(&[peer]).set(connected.into());
     }
 
+    /// There is no such peer any more.
+    pub(crate) fn forget_peer(&self, peer: &str) {
+        // One that never connected has no sample yet.
+        let _ = self.peer_connected.remove_label_values(&[peer]);
+    }
+
     /// The Prometheus text, with what `inspection` knows filled in.
     pub(crate) fn render(&self, inspection: &Inspection) -> String {
         let status = &inspection.status;

@@ -3,9 +3,13 @@
 //! Invariant: what cannot work is refused before anything is served: addresses are bound first,
 //! then the data directory is locked and the log recovered. A node that stops answers what it can
 //! within [`GRACE`], writes what waits, and gives the lock back.
+//!
+//! Who founded the group is read from the configuration once, and kept in the data directory; so
+//! whatever the configuration says later, the log goes on from the same beginning.
 
 use std::future::Future;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::thread::JoinHandle;
@@ -13,23 +17,26 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use raft::{EntryId, Recovered};
+use raft::{EntryId, NodeId, Recovered};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::DEFAULT_GROUP;
-use crate::api::{Admission, Shared};
-use crate::config::Config;
+use crate::api::{self, Admission, MembersDesk, Saves, Shared};
+use crate::config::{Config, Member};
 use crate::disk::{Blocking, Disk};
 use crate::driver::{self, Input, View};
 use crate::error::NodeError;
 use crate::events::{self, EventLog};
-use crate::identity::DataDir;
+use crate::identity::{self, DataDir, Fresh};
 use crate::kv::Store;
+use crate::members::{Roster, Rosters};
 use crate::metrics::Metrics;
-use crate::peers::{Acquaintance, Depot, Link, Outboxes, PeerService};
+use crate::peers::{
+    Acquaintance, Depot, Links, Outboxes, Own, PeerService, find_own_id, keep_alive,
+};
 use crate::recovery::{RecoveredGroup, recover};
 use crate::snapshot::{self, Snapshots};
 use crate::wal::{self, WalError};
@@ -200,22 +207,37 @@ async fn serve<D: Disk>(
     disk: D,
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let (id, cluster_id) = (config.id(), config.cluster_id());
-    let events = EventLog::new(&config);
+    let cluster_id = config.cluster_id();
+    let mut stop = pin!(stop);
+    let id = tokio::select! {
+        id = own_id(&config, &disk) => id?,
+        () = &mut stop => return Ok(()),
+    };
+    say_what_is_unsafe(&config);
     let metrics = Arc::new(Metrics::new());
-    let incarnation = rand::random();
-    let mut data_dir =
-        DataDir::open_on(disk.clone(), &config.data_dir, cluster_id, id, incarnation)?;
+    let founders = if config.join { &[] } else { &config.members[..] };
+    let fresh = Fresh { incarnation: rand::random(), founders };
+    let mut data_dir = DataDir::open_on(disk.clone(), &config.data_dir, cluster_id, id, fresh)?;
+    // Directories from before this was kept have the configuration's.
+    let founders = data_dir.founders().unwrap_or(founders).to_vec();
     let (inputs, inputs_taken) = mpsc::unbounded_channel();
     let log_failure = Arc::new(OnceLock::new());
     let snapshots =
         Snapshots::open(disk.clone(), &data_dir.snapshots_dir(), snapshot::Options::default())?;
-    let Opened { log, recovered, store } =
-        open_log(&config, disk, &data_dir, &snapshots, &inputs, &metrics, &log_failure)?;
-    if config.others().next().is_none() {
-        // Nobody else has to know a member that is alone. From here on its log must be there.
+    let opened =
+        open_log(&config, disk, &data_dir, &founders, &snapshots, &inputs, &metrics, &log_failure)?;
+    let Opened { log, recovered, store } = opened;
+    if founders.len() <= 1 {
+        // Nobody else has to know a member that is alone, or that counts only once the log says so.
+        // From here on its log must be there.
         data_dir.set_introduced()?;
     }
+    let rosters = Rosters::at_start(&recovered)?;
+    if rosters.committed.is_removed(id) {
+        return Err(NodeError::Removed);
+    }
+    let (rosters, seen_rosters) = watch::channel(rosters);
+    let events = EventLog::new(&config.name, seen_rosters.clone());
     let log = Arc::new(log);
     // A snapshot holds what is committed.
     let recent = recovered.snapshot.last.index > 0 || recovered.entries.is_empty();
@@ -225,6 +247,7 @@ async fn serve<D: Disk>(
         term = recovered.hard_state.term,
         snapshot_index = recovered.snapshot.last.index,
         last_index = recovered.snapshot.last.index + recovered.entries.len() as u64,
+        id = format!("{id:016x}"),
         unsafe_no_fsync = config.settings.unsafe_no_fsync,
         "started"
     );
@@ -232,47 +255,65 @@ async fn serve<D: Disk>(
     let (fatal, mut failures) = mpsc::unbounded_channel();
     let (view, seen_view) = watch::channel(View::default());
     let store = Arc::new(RwLock::new(with_bugs(&config, store)));
-    let link = |member: &crate::config::Member| {
-        let (name, address) = (member.name.clone(), member.peer.clone());
-        Arc::new(Link::new(member.id, name, address, config.election_timeout))
+    let own = Own {
+        id,
+        cluster_id,
+        address: config.own().peer.clone(),
+        founders: founders.iter().map(|founder| founder.id).collect(),
     };
-    let links: Vec<_> = config.others().map(link).collect();
     let us = Arc::new(Acquaintance::new(
-        &config,
+        own,
+        seen_rosters.clone(),
         data_dir,
         inputs.clone(),
         fatal,
         Arc::clone(&metrics),
         events.clone(),
     ));
+    let links = Arc::new(Links::new(id, config.election_timeout));
+    links.adopt(&seen_rosters.borrow(), &us);
+    let desk = MembersDesk::new(inputs.clone(), seen_rosters.clone());
     let shared = Arc::new(Shared {
         id,
         cluster_id,
-        members: config.members.clone(),
+        rosters: seen_rosters.clone(),
+        desk: desk.clone(),
         store: Arc::clone(&store),
         restored: Arc::clone(&restored),
         inputs: inputs.clone(),
         view: seen_view,
-        links: links.clone(),
+        links: Arc::clone(&links),
         leader_patience: config.election_timeout * 3,
         admission: Admission::default(),
+        saves: Saves::default(),
+        permits_swap: config.settings.unsafe_configuration_swap,
+        permits_local_write: config.settings.unsafe_local_write,
         metrics: Arc::clone(&metrics),
     });
 
-    let depot = Depot::new(snapshots, links.clone(), id, inputs.clone(), Arc::clone(&metrics));
+    let depot = Depot::new(snapshots, Arc::clone(&links), id, inputs.clone(), Arc::clone(&metrics));
 
     let mut tasks = tokio::task::JoinSet::new();
-    for link in &links {
-        tasks.spawn(Arc::clone(link).keep_up(Arc::clone(&us)));
-    }
+    tasks.spawn(Arc::clone(&links).follow(seen_rosters, Arc::clone(&us)));
+    let mut published =
+        pin!(api::publish(Arc::clone(&shared), config.own().clone(), us.incarnation()));
     let (begin_end, end) = watch::channel(false);
     let clients = server()
         // For /metrics; gRPC has HTTP/2.
         .accept_http1(true)
         .add_routes(shared.client_routes())
         .serve_with_incoming_shutdown(incoming(listeners.client)?, ends(end.clone()));
+    let alive = keep_alive(config.election_timeout);
     let peers = server()
-        .add_service(PeerService::server(Arc::clone(&us), links.clone(), Arc::clone(&depot)))
+        // A peer whose power went says nothing: its stream must not be held for dead hours.
+        .http2_keepalive_interval(Some(alive))
+        .http2_keepalive_timeout(Some(alive))
+        .add_service(PeerService::server(
+            Arc::clone(&us),
+            Arc::clone(&links),
+            Arc::clone(&depot),
+            desk,
+        ))
         .add_service(shared.peer_service())
         .serve_with_incoming(incoming(listeners.peer)?);
     let scraped = || crate::scrape::router(inputs.clone(), Arc::clone(&metrics));
@@ -285,19 +326,21 @@ async fn serve<D: Disk>(
         log: Arc::clone(&log),
         store,
         restored,
-        outboxes: Outboxes::new(&links, Arc::clone(&metrics)),
+        outboxes: Outboxes::new(Arc::clone(&links), Arc::clone(&metrics)),
         inputs: inputs_taken,
         view,
+        rosters,
         metrics,
         events,
         patience: REQUEST_PATIENCE + config.election_timeout * 2,
         snapshots: depot,
         settings: config.settings.clone(),
     };
-    let mut driver = tokio::spawn(driver::run(raft_config(&config), recovered, parts));
+    let mut driver = tokio::spawn(driver::run(raft_config(&config, id), recovered, parts));
     let result = tokio::select! {
         ended = &mut driver => ended.expect("the loop does not panic"),
         Some(failure) = failures.recv() => cancel(driver).await.and(Err(failure)),
+        refused = &mut published => cancel(driver).await.and(Err(refused)),
         () = stop => {
             tracing::info!(node = config.name, "stopping");
             let _ = begin_end.send(true);
@@ -311,6 +354,12 @@ async fn serve<D: Disk>(
             }
         }
     };
+    if matches!(result, Err(NodeError::Removed)) {
+        // Who asked for it is to be answered, and the successor told to take over.
+        let _ = begin_end.send(true);
+        tokio::time::sleep(GRACE).await;
+    }
+    links.end_all();
     // Writes what waits: not here, for a disk that stalls would hold up the end; and not on one of
     // the runtime's own threads, which the same disk may hold. The data directory's lock stays with
     // it.
@@ -330,6 +379,29 @@ async fn serve<D: Disk>(
     result.and_then(|()| log_failure.get().map_or(Ok(()), |error| Err(error.clone().into())))
 }
 
+/// That of the data directory; else, of a founder, what follows from its name; else what the cluster
+/// knows this node as.
+async fn own_id<D: Disk>(config: &Config, disk: &D) -> Result<NodeId, NodeError> {
+    match identity::member_of(disk, &config.data_dir)? {
+        Some(id) if config.join => Ok(id),
+        None if config.join => find_own_id(config).await,
+        // Where it is another one's, opening it says so.
+        _ => Ok(config.id()),
+    }
+}
+
+fn say_what_is_unsafe(config: &Config) {
+    let settings = &config.settings;
+    let unsafe_settings = [
+        ("unsafe_no_fsync", settings.unsafe_no_fsync),
+        ("unsafe_configuration_swap", settings.unsafe_configuration_swap),
+        ("unsafe_local_write", settings.unsafe_local_write),
+    ];
+    for (setting, _) in unsafe_settings.into_iter().filter(|(_, on)| *on) {
+        tracing::warn!(setting, "UNSAFE: this setting breaks what the protocol promises");
+    }
+}
+
 /// Ends the loop where it is; a result that it has already counts.
 async fn cancel(driver: tokio::task::JoinHandle<Result<(), NodeError>>) -> Result<(), NodeError> {
     driver.abort();
@@ -346,10 +418,12 @@ struct Opened {
     store: Store,
 }
 
+#[allow(clippy::too_many_arguments, reason = "the parts of a node meet here, once")]
 fn open_log<D: Disk>(
     config: &Config,
     disk: D,
     data_dir: &DataDir<D>,
+    founders: &[Member],
     snapshots: &Snapshots<D>,
     inputs: &mpsc::UnboundedSender<Input>,
     metrics: &Arc<Metrics>,
@@ -364,8 +438,13 @@ fn open_log<D: Disk>(
     };
     let (log, mut groups) = wal::open(disk, &data_dir.wal_dir(), options)?;
     let group = groups.remove(&DEFAULT_GROUP).unwrap_or_default();
-    let RecoveredGroup { recovered, kv: store, damaged } =
-        recover(DEFAULT_GROUP, group, snapshots, founding(config))?;
+    let RecoveredGroup { mut recovered, kv: store, damaged } =
+        recover(DEFAULT_GROUP, group, snapshots, founding(founders))?;
+    let membership = &mut recovered.snapshot.membership;
+    if membership.context.is_empty() {
+        // Written before there were records: the members are the founders.
+        membership.context = Roster::founding(founders).context();
+    }
     for damaged in &damaged {
         tracing::error!(reason = damaged.to_string(), "snapshot not used");
     }
@@ -400,16 +479,13 @@ fn open_log<D: Disk>(
     Ok(Opened { log: writer, recovered, store })
 }
 
-/// Who founded the group: the members of the configuration, in the same order everywhere.
-fn founding(config: &Config) -> raft::Snapshot<Bytes> {
-    let mut voters: Vec<_> = config.members.iter().map(|member| member.id).collect();
-    voters.sort_unstable();
-    let (outgoing, learners, context) = (Vec::new(), Vec::new(), Bytes::new());
-    let membership = raft::Membership { voters, outgoing, learners, context };
+/// The membership that the log begins with.
+fn founding(founders: &[Member]) -> raft::Snapshot<Bytes> {
+    let membership = Roster::founding(founders).membership();
     raft::Snapshot { last: EntryId::default(), membership }
 }
 
-fn raft_config(config: &Config) -> raft::Config {
+fn raft_config(config: &Config, id: NodeId) -> raft::Config {
     let settings = &config.settings;
     raft::Config {
         election_timeout: config.election_timeout,
@@ -427,7 +503,7 @@ fn raft_config(config: &Config) -> raft::Config {
         commit_notice: Duration::from_millis(settings.commit_notice_ms),
         #[cfg(feature = "seeded-bugs")]
         bug: settings.seeded_bug.and_then(crate::config::SeededBug::of_raft),
-        ..raft::Config::new(config.id(), rand::random())
+        ..raft::Config::new(id, rand::random())
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
+use bench_node::Member;
 use bench_node::disk::{Blocking, Disk, DiskFile, Fault, Simulated};
-use bench_node::identity::{DataDir, IdentityError};
+use bench_node::identity::{DataDir, Fresh, IdentityError};
 
 const CLUSTER: u64 = 0xc1;
 const MEMBER: u64 = 1;
 
 fn open<D: Disk>(disk: &D, dir: &Path, incarnation: u64) -> Result<DataDir<D>, IdentityError> {
-    DataDir::open_on(disk.clone(), dir, CLUSTER, MEMBER, incarnation)
+    DataDir::open_on(disk.clone(), dir, CLUSTER, MEMBER, Fresh { incarnation, founders: &[] })
 }
 
 fn belongs_to_one_member<D: Disk>(disk: &D, dir: &Path) {
@@ -38,10 +39,16 @@ fn belongs_to_one_member<D: Disk>(disk: &D, dir: &Path) {
         "{stranger}"
     );
     assert_eq!(again.known_peers()[&2], 20);
+    again.forget(&[2, 4]).unwrap();
+    drop(again);
+    let again = open(disk, dir, 9).unwrap();
+    assert_eq!(again.known_peers().keys().collect::<Vec<_>>(), [&3], "struck off for good");
     drop(again);
 
     for (cluster, member) in [(CLUSTER, 2), (0xc2, MEMBER)] {
-        let error = DataDir::open_on(disk.clone(), dir, cluster, member, 1).map(drop).unwrap_err();
+        let fresh = Fresh { incarnation: 1, founders: &[] };
+        let error =
+            DataDir::open_on(disk.clone(), dir, cluster, member, fresh).map(drop).unwrap_err();
         assert!(matches!(error, IdentityError::Foreign { .. }), "{error}");
         for named in [cluster, member, CLUSTER, MEMBER] {
             assert!(error.to_string().contains(&format!("{named:016x}")), "{error}");
@@ -55,6 +62,25 @@ fn a_directory_belongs_to_one_member() {
     let dir = tempfile::tempdir().unwrap();
     belongs_to_one_member(&Blocking, &dir.path().join("new/data"));
     belongs_to_one_member(&Simulated::new(1), Path::new("/new/data"));
+}
+
+/// Whatever a configuration says later: the log goes on from these.
+#[test]
+fn a_directory_keeps_the_founders_it_was_made_with() {
+    let (disk, dir) = (Simulated::new(4), Path::new("/data"));
+    let founder = |id: u64| Member {
+        id,
+        name: format!("n{id}"),
+        peer: format!("h:{id}"),
+        client: format!("c:{id}"),
+    };
+    let founders = [founder(MEMBER), founder(2)];
+    let with = |founders: &[Member]| {
+        let fresh = Fresh { incarnation: 7, founders };
+        DataDir::open_on(disk.clone(), dir, CLUSTER, MEMBER, fresh).unwrap()
+    };
+    assert_eq!(with(&founders).founders(), Some(&founders[..]));
+    assert_eq!(with(&[]).founders(), Some(&founders[..]));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use api::etcdserverpb::kv_client::KvClient;
 use tonic::transport::Channel;
 use tonic::{Code, ConnectError, Response, Status};
 
+use super::connection_lost;
 use super::kv::{Answer, Asked};
 use crate::kv::{self, Command};
 
@@ -23,9 +24,9 @@ pub(super) async fn forward(channel: Channel, asked: Asked) -> Forwarded {
         Err(status) if is_not_taken(&status) => Forwarded::NotTaken,
         // A status that did not come from the leader but from the connection to it: the request
         // may have arrived.
-        Err(status) if std::error::Error::source(&status).is_some() => Forwarded::Answered(Err(
-            Status::unavailable("etcdserver: request timed out, possibly due to connection lost"),
-        )),
+        Err(status) if std::error::Error::source(&status).is_some() => {
+            Forwarded::Answered(Err(connection_lost()))
+        }
         answer => Forwarded::Answered(answer),
     }
 }
@@ -55,7 +56,8 @@ async fn call(channel: Channel, asked: Asked) -> Result<Answer, Status> {
     }
 }
 
-fn is_not_taken(status: &Status) -> bool {
+/// Whether it proves that the request never reached a leader.
+pub(super) fn is_not_taken(status: &Status) -> bool {
     if status.code() == Code::FailedPrecondition && status.message() == NOT_LEADER {
         return true;
     }

@@ -4,7 +4,6 @@
 //! proof that it was not proposed: no connection to send it on, or the answer "not leader".
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::etcdserverpb::kv_server::Kv;
 use api::etcdserverpb::{
@@ -12,17 +11,14 @@ use api::etcdserverpb::{
     PutResponse, RangeRequest, RangeResponse, ResponseHeader, TxnRequest, TxnResponse,
 };
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
+use super::Shared;
 use super::forward::{Forwarded, forward};
+use super::leader::{Place, Way};
 use super::reads::{self, LONG_BYTES, LONG_KEYS};
-use super::{Shared, no_leader, stopped};
 use crate::driver::{Input, Refusal};
 use crate::kv::{self, Command, KvError, MAX_REQUEST_BYTES, Store, check};
-
-/// How long to wait for news of a leader that could not be reached, or says that it does not lead.
-const SECOND_LOOK: Duration = Duration::from_millis(10);
 
 /// Serves etcd's KV.
 pub(crate) struct KvService {
@@ -65,12 +61,10 @@ impl KvService {
             return Err(KvError::RequestTooLarge.into());
         }
         let _admitted = self.shared.admission.admit(data.len())?;
-        let mut view = self.shared.view.clone();
-        let mut deadline = None;
+        let mut way = Way::new(&self.shared, self.forwards);
         loop {
-            let leader = view.borrow_and_update().leader;
-            match leader {
-                Some(leader) if leader == self.shared.id => {
+            match way.next().await? {
+                Place::Here => {
                     let answer = match &asked {
                         Asked::Command(_) => self.propose(data.clone(), arrived).await,
                         Asked::Range(request) => self.read_range(request).await,
@@ -84,32 +78,10 @@ impl KvService {
                         Ok(answer) => return answer,
                     }
                 }
-                Some(leader) if self.forwards => {
-                    let link = self.shared.links.iter().find(|link| link.id() == leader);
-                    if let Some(channel) = link.and_then(|link| link.channel()) {
-                        match forward(channel, asked.clone()).await {
-                            Forwarded::Answered(answer) => return answer,
-                            Forwarded::NotTaken => {}
-                        }
-                    }
-                }
-                None if self.forwards => {}
-                _ => return Err(Refusal::NotLeader.into()),
-            }
-            if !self.forwards {
-                return Err(Refusal::NotLeader.into());
-            }
-            let deadline =
-                *deadline.get_or_insert_with(|| Instant::now() + self.shared.leader_patience);
-            let mut until = deadline;
-            if leader.is_some() {
-                until = until.min(Instant::now() + SECOND_LOOK);
-            }
-            match tokio::time::timeout_at(until, view.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(stopped()),
-                Err(_) if until == deadline => return Err(no_leader()),
-                Err(_) => {}
+                Place::There(channel) => match forward(channel, asked.clone()).await {
+                    Forwarded::Answered(answer) => return answer,
+                    Forwarded::NotTaken => {}
+                },
             }
         }
     }

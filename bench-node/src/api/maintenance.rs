@@ -4,11 +4,13 @@
 //! so, rather than answered with something made up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::etcdserverpb as pb;
 use api::etcdserverpb::maintenance_server::Maintenance;
+use bytes::Bytes;
 use raft::TransferError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -18,11 +20,39 @@ use crate::driver::{Input, TransferRefusal};
 use crate::kv::Store;
 use crate::snapshot::{self, SavedStream};
 
-/// Pieces of a snapshot that wait for the client.
+/// Pieces of a snapshot that are made ahead.
 const QUEUED_PIECES: usize = 16;
 
 /// What `etcdctl endpoint status` shows: the etcd version whose behaviour this is, and whose.
 const VERSION: &str = concat!("3.4.23-raftbench.", env!("CARGO_PKG_VERSION"));
+
+/// Snapshots that are being saved at once, at most: each takes a thread, and holds a state of the
+/// store in memory.
+const MOST_SAVES: usize = 2;
+/// A client that takes nothing for so long is given up.
+const SAVE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Counts the snapshots that are on their way to clients.
+pub(crate) struct Saves {
+    places: Arc<Semaphore>,
+}
+
+impl Default for Saves {
+    fn default() -> Self {
+        Self { places: Arc::new(Semaphore::new(MOST_SAVES)) }
+    }
+}
+
+impl Saves {
+    fn take_place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "etcdserver: too many requests: this member sends {MOST_SAVES} snapshots already; \
+                 ask another one, or later",
+            ))
+        })
+    }
+}
 
 /// Serves etcd's Maintenance.
 pub(crate) struct MaintenanceService {
@@ -75,7 +105,7 @@ impl Maintenance for MaintenanceService {
             raft_applied_index: inspection.applied_index,
             errors,
             db_size_in_use: db_size,
-            is_learner: false,
+            is_learner: self.shared.rosters.borrow().listed().is_learner(self.shared.id),
             storage_version: String::new(),
             db_size_quota: 0,
         }))
@@ -129,18 +159,25 @@ impl Maintenance for MaintenanceService {
         &self,
         _: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        let place = self.shared.saves.take_place()?;
         let (reply, frozen) = oneshot::channel();
         self.shared.inputs.send(Input::Freeze(reply)).map_err(|_| stopped())?;
         let (meta, frozen) = frozen.await.map_err(|_| no_leader())?;
-        let (pieces, stream) = mpsc::channel(QUEUED_PIECES);
-        tokio::task::spawn_blocking(move || {
+        let (made, pieces) = mpsc::channel(QUEUED_PIECES);
+        // Not on one of the runtime's own threads: a client may take its time.
+        let save = move || {
+            let _place = place;
             for blob in SavedStream::new(meta, frozen, &snapshot::Options::default()) {
-                let piece = pb::SnapshotResponse { blob, ..Default::default() };
-                if pieces.blocking_send(Ok(piece)).is_err() {
-                    return; // The client is gone.
+                if made.blocking_send(blob).is_err() {
+                    return; // The client is gone, or was given up.
                 }
             }
-        });
+        };
+        std::thread::Builder::new().name("save".to_owned()).spawn(save).map_err(|error| {
+            Status::resource_exhausted(format!("no thread to save on: {error}"))
+        })?;
+        let (sent, stream) = mpsc::channel(1);
+        tokio::spawn(hand_out(pieces, sent));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -155,6 +192,27 @@ impl Maintenance for MaintenanceService {
         match outcome.await.map_err(|_| stopped())? {
             Ok(()) => Ok(Response::new(pb::MoveLeaderResponse { header: self.header() })),
             Err(refusal) => Err(transfer_status(refusal)),
+        }
+    }
+}
+
+/// Hands pieces to a client as it takes them, and gives up one that takes none.
+async fn hand_out(
+    mut pieces: mpsc::Receiver<Bytes>,
+    client: mpsc::Sender<Result<pb::SnapshotResponse, Status>>,
+) {
+    while let Some(blob) = pieces.recv().await {
+        let piece = pb::SnapshotResponse { blob, ..Default::default() };
+        match tokio::time::timeout(SAVE_PATIENCE, client.reserve()).await {
+            Ok(Ok(place)) => place.send(Ok(piece)),
+            Ok(Err(_)) => return,
+            Err(_) => {
+                tracing::warn!("a client that saves a snapshot takes nothing: given up");
+                drop(pieces);
+                let late = Status::deadline_exceeded("the snapshot was not taken in time");
+                let _ = client.send(Err(late)).await;
+                return;
+            }
         }
     }
 }

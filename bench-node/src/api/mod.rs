@@ -1,4 +1,4 @@
-//! The client API: a subset of etcd's v3 gRPC API.
+//! The client API: a subset of etcd's v3 gRPC API, and an admin service of this node's own.
 //!
 //! Invariant: a write or a linearizable read is answered by the leader, wherever it arrived; what
 //! is answered as failed never happened, and what may have happened is answered as such.
@@ -13,17 +13,22 @@
 //! | `etcdserver: request timed out` and longer forms of it | `Unavailable` | unknown |
 //! | `etcdserver: server stopped` | `Unavailable` | unknown |
 
+mod admin;
 mod cluster;
 mod forward;
 mod grpc;
 mod kv;
+mod leader;
 mod maintenance;
+mod members;
 mod reads;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use admin::AdminService;
+use api::admin::admin_server::AdminServer;
 use api::etcdserverpb::ResponseHeader;
 use api::etcdserverpb::cluster_server::ClusterServer;
 use api::etcdserverpb::kv_server::KvServer;
@@ -37,13 +42,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 use tonic::service::Routes;
 
-use crate::config::Member;
 use crate::driver::{Input, Inspection, Refusal, View};
 use crate::kv::{MAX_REQUEST_BYTES, Store};
+use crate::members::RostersSeen;
 use crate::metrics::Metrics;
-use crate::peers::Link;
+use crate::peers::Links;
 
 pub(crate) use kv::KvService;
+pub(crate) use maintenance::Saves;
+pub(crate) use members::{MembersDesk, publish};
 
 /// Requests on their way at once, at most.
 const MAX_REQUESTS: usize = 32_768;
@@ -58,8 +65,10 @@ pub(crate) struct Shared {
     pub id: u64,
     /// The cluster's id.
     pub cluster_id: u64,
-    /// All members.
-    pub members: Vec<Member>,
+    /// Who the members are.
+    pub rosters: RostersSeen,
+    /// Where they are changed, if this one leads.
+    pub desk: MembersDesk,
     /// The state machine.
     pub store: Arc<RwLock<Store>>,
     /// Whether the store holds something: after a restart it is empty until a leader says what is
@@ -70,11 +79,17 @@ pub(crate) struct Shared {
     /// Who leads.
     pub view: watch::Receiver<View>,
     /// To the other members.
-    pub links: Vec<Arc<Link>>,
+    pub links: Arc<Links>,
     /// How long a request waits for a leader.
     pub leader_patience: Duration,
     /// Requests on their way.
     pub admission: Admission,
+    /// Snapshots on their way to clients.
+    pub saves: Saves,
+    /// The setting `unsafe_configuration_swap`.
+    pub permits_swap: bool,
+    /// The setting `unsafe_local_write`.
+    pub permits_local_write: bool,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
 }
@@ -91,7 +106,8 @@ impl Shared {
             .add_service(AsEtcd(
                 MaintenanceServer::new(MaintenanceService::new(Arc::clone(self)))
                     .max_decoding_message_size(MAX_MESSAGE_BYTES),
-            ));
+            ))
+            .add_service(AdminServer::new(AdminService::new(Arc::clone(self))));
         let router = routes.axum_router_mut();
         let metrics = crate::scrape::router(self.inputs.clone(), Arc::clone(&self.metrics));
         *router = std::mem::take(router).fallback(not_served).merge(metrics);
@@ -206,6 +222,10 @@ async fn not_served(uri: Uri) -> Response {
 
 fn stopped() -> Status {
     Status::unavailable("etcdserver: server stopped")
+}
+
+fn connection_lost() -> Status {
+    Status::unavailable("etcdserver: request timed out, possibly due to connection lost")
 }
 
 fn no_leader() -> Status {

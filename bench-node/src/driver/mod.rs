@@ -9,6 +9,7 @@
 //! The loop is a task among those that serve requests. It yields once before it takes in, so that
 //! the requests that were read from the sockets together are proposed together.
 
+mod changes;
 #[cfg(test)]
 mod tests;
 
@@ -26,16 +27,18 @@ use crate::config::Settings;
 use crate::error::NodeError;
 use crate::events::EventLog;
 use crate::kv::{Frozen, KvError, Response, Store};
+use crate::members::{Ask, Rosters};
 use crate::metrics::Metrics;
 use crate::peers::Outboxes;
 use crate::snapshot::{SnapshotError, SnapshotMeta};
 use crate::store::{
-    Batch, ChangeRefusal, Groups, Options, ReceivedSnapshot, SnapshotLimits, SnapshotTask, Steps,
-    Waiters,
+    Batch, Groups, Options, ReceivedSnapshot, SnapshotLimits, SnapshotTask, Steps, Waiters,
 };
 pub(crate) use crate::store::{Refusal, TransferRefusal};
 use crate::wal::{self, WalError};
 use crate::{DEFAULT_GROUP, GroupId};
+use changes::Changes;
+pub(crate) use changes::{ChangeSender, Changed, NoChange};
 
 /// Taken in within one turn, at most, so that heartbeats are never far.
 const MAX_INPUTS_PER_TURN: usize = 4096;
@@ -54,7 +57,12 @@ pub(crate) enum Input {
     /// A linearizable read of a client.
     Read(ReadSender),
     /// From a peer.
-    Messages(Batch),
+    Messages {
+        /// Of the data directory that it speaks from.
+        incarnation: u64,
+        /// All of it its own.
+        batch: Batch,
+    },
     /// This write of a group, and all before it, are durable since then.
     Persisted(GroupId, u64, Instant),
     /// The log takes so many bytes on the disk; these groups need its oldest segment until a
@@ -68,6 +76,10 @@ pub(crate) enum Input {
     ConnectionLost(NodeId),
     /// Hand leadership to this member; answered once it leads, or will not.
     Transfer(NodeId, oneshot::Sender<Result<(), TransferRefusal>>),
+    /// Change the members; answered once that is done, or will not be.
+    ChangeMembers(Ask, ChangeSender),
+    /// Around the protocol: make these the members in the eyes of this one.
+    SwapMembers(Vec<NodeId>, oneshot::Sender<()>),
     /// The state of this moment, for who wants all of it.
     Freeze(oneshot::Sender<(SnapshotMeta, Frozen)>),
     /// Writing a group's snapshot ended: where the snapshot ends.
@@ -102,7 +114,8 @@ impl Waiters for Channels {
     type Write = OutcomeSender;
     type Read = ReadSender;
     type Transfer = oneshot::Sender<Result<(), TransferRefusal>>;
-    type Change = oneshot::Sender<Result<Index, ChangeRefusal>>;
+    /// `Changes` knows who asked: one is under way at a time.
+    type Change = ();
 }
 
 /// Writes and sends snapshots, away from the loop; what comes of it is an input.
@@ -166,6 +179,8 @@ pub(crate) struct Parts {
     pub restored: Arc<AtomicBool>,
     /// Tells who leads.
     pub view: watch::Sender<View>,
+    /// Tells who the members are.
+    pub rosters: watch::Sender<Rosters>,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
     /// Tells people who leads.
@@ -198,8 +213,12 @@ pub(crate) async fn run(
                 let refusal = TransferRefusal::Refused(TransferError::NotLeader { leader: None });
                 drop(reply.send(Err(refusal)));
             }
+            Some(Input::ChangeMembers(_, reply)) => {
+                drop(reply.send(Err(NoChange::Request(Refusal::NotLeader))));
+            }
             Some(
-                Input::Messages(_)
+                Input::Messages { .. }
+                | Input::SwapMembers(..)
                 | Input::Persisted(..)
                 | Input::LogGrew(..)
                 | Input::ConnectionLost(_)
@@ -222,11 +241,15 @@ pub(crate) async fn run(
         #[cfg(feature = "seeded-bugs")]
         bug: None,
     };
-    let mut groups = Groups::new(config.id, options);
+    let (id, election_timeout) = (config.id, config.election_timeout);
+    let applied_index = recovered.snapshot.last.index;
+    let mut groups = Groups::new(id, options);
     let steps = Steps::new(parts.metrics.step_times());
     let kv = Arc::clone(&parts.store);
     groups.add(Duration::ZERO, DEFAULT_GROUP, config, recovered, kv, steps)?;
-    Driver { groups, origin: Instant::now(), parts }.run().await
+    let changes = Changes::new(parts.rosters.clone());
+    let origin = Instant::now();
+    Driver { groups, origin, parts, id, election_timeout, changes, applied_index }.run().await
 }
 
 struct Driver {
@@ -234,6 +257,11 @@ struct Driver {
     /// The groups' time counts from here.
     origin: Instant,
     parts: Parts,
+    id: NodeId,
+    election_timeout: Duration,
+    changes: Changes,
+    /// What was applied before this turn.
+    applied_index: Index,
 }
 
 impl Driver {
@@ -242,7 +270,7 @@ impl Driver {
         let mut stopping = false;
         self.turn(Duration::ZERO)?;
         let mut alarm = pin!(sleep_until(self.deadline()));
-        while !stopping || !self.groups.is_settled() {
+        while !stopping || !self.is_settled() {
             // Under load the deadline moves away with every append: an alarm that rings early now
             // and then costs less than one that is set anew each turn.
             if self.deadline() < alarm.deadline() || alarm.is_elapsed() {
@@ -272,10 +300,15 @@ impl Driver {
             self.turn(now)?;
         }
         self.groups.give_up();
+        self.changes.refuse_all(Refusal::Stopped);
         for (reply, outcome) in self.groups.outcomes().reads.drain(..) {
             let _ = reply.send(outcome);
         }
         Ok(())
+    }
+
+    fn is_settled(&self) -> bool {
+        self.groups.is_settled() && self.changes.is_idle()
     }
 
     /// When the groups want to be asked, whatever comes in.
@@ -292,7 +325,11 @@ impl Driver {
                 groups.propose(now, DEFAULT_GROUP, data, arrived, reply);
             }
             Input::Read(reply) => groups.read(DEFAULT_GROUP, reply),
-            Input::Messages(batch) => groups.receive(now, batch),
+            Input::Messages { incarnation, batch } => {
+                if !self.changes.is_stranger(batch.from, incarnation) {
+                    groups.receive(now, batch);
+                }
+            }
             Input::Persisted(group, id, at) => {
                 groups.persisted(group, id, at.saturating_duration_since(origin));
             }
@@ -301,6 +338,11 @@ impl Driver {
             Input::Introduced => {}
             Input::ConnectionLost(peer) => groups.connection_lost(now, peer),
             Input::Transfer(to, reply) => groups.transfer(DEFAULT_GROUP, to, reply),
+            Input::ChangeMembers(ask, reply) => self.changes.ask(ask, now, reply),
+            Input::SwapMembers(voters, reply) => {
+                groups.unsafe_swap_membership(DEFAULT_GROUP, voters);
+                let _ = reply.send(());
+            }
             // Between a snapshot's arrival and its restoring, who asks is told to ask again.
             Input::Freeze(reply) => {
                 if let Some(frozen) = groups.freeze(DEFAULT_GROUP) {
@@ -321,6 +363,7 @@ impl Driver {
                 drop(reply.send(self.inspect()));
             }
             Input::Stop => {
+                self.changes.stop();
                 groups.stop();
                 return Ok(true);
             }
@@ -330,7 +373,8 @@ impl Driver {
 
     /// Asks the groups what to do, and does it.
     fn turn(&mut self, now: Duration) -> Result<(), NodeError> {
-        let Self { groups, parts, origin } = self;
+        let Self { groups, parts, origin, changes, .. } = self;
+        changes.begin(groups, self.id, now, self.election_timeout);
         groups.ready(now);
         let writes = groups.take_writes();
         if !writes.is_empty() {
@@ -367,11 +411,15 @@ impl Driver {
         for (reply, outcome) in outcomes.transfers.drain(..) {
             let _ = reply.send(outcome);
         }
-        for (reply, outcome) in outcomes.changes.drain(..) {
-            let _ = reply.send(outcome);
+        for (_, membership) in outcomes.memberships.drain(..) {
+            changes.in_force(&membership)?;
         }
-        // The members are those of the configuration.
-        outcomes.memberships.clear();
+        for (_, at, membership) in outcomes.committed_memberships.drain(..) {
+            changes.committed(at.index, &membership)?;
+        }
+        for ((), outcome) in outcomes.changes.drain(..) {
+            changes.ended(outcome);
+        }
         for task in outcomes.snapshots.drain(..) {
             match task {
                 SnapshotTask::Write { meta, frozen } => parts.snapshots.write(meta, frozen),
@@ -383,9 +431,16 @@ impl Driver {
                 }
             }
         }
-        if groups.applied_index(DEFAULT_GROUP) > 0 {
+        let applied_index = groups.applied_index(DEFAULT_GROUP);
+        if applied_index > self.applied_index {
+            self.applied_index = applied_index;
             // The store's lock is what orders it with the reads.
             parts.restored.store(true, Ordering::Relaxed);
+            changes.settled();
+        }
+        changes.expire(now, parts.patience);
+        if changes.has_left(self.id) {
+            return Err(NodeError::Removed);
         }
         Ok(())
     }
@@ -395,7 +450,7 @@ impl Driver {
             return Inspection::unstarted();
         };
         let lag = |peer: raft::PeerStatus| {
-            let name = self.parts.events.name(peer.id).to_owned();
+            let name = self.parts.events.name(peer.id);
             (name, status.last_index.saturating_sub(peer.match_index))
         };
         Inspection {

@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt;
 use super::*;
 use crate::config::Config;
 use crate::disk::Simulated;
+use crate::peers::Links;
 
 /// Long enough that the test is not held up for as long by what else the machine does.
 const ELECTION_TIMEOUT: Duration = Duration::from_millis(500);
@@ -41,12 +42,13 @@ fn parts(inputs: mpsc::UnboundedReceiver<Input>, persisted: mpsc::UnboundedSende
     Parts {
         log: Arc::new(log),
         store: Arc::default(),
-        outboxes: Outboxes::new(&[], Arc::clone(&metrics)),
+        outboxes: Outboxes::new(Arc::new(Links::new(1, ELECTION_TIMEOUT)), Arc::clone(&metrics)),
         inputs,
         restored: Arc::default(),
         view: watch::channel(View::default()).0,
+        rosters: watch::channel(Rosters::default()).0,
         metrics,
-        events: EventLog::new(&config),
+        events: EventLog::new(&config.name, watch::channel(Rosters::default()).1),
         patience: Duration::from_secs(5),
         snapshots: Arc::new(NoRoom),
         settings: config.settings,
@@ -72,7 +74,8 @@ fn heartbeat_of_2() -> Input {
     let body =
         Body::Append { prev_index: 0, prev_term: 0, entries: vec![], commit: 0, read_round: 0 };
     let messages = vec![(DEFAULT_GROUP, Message { from: 2, to: 1, term: 1, body })];
-    Input::Messages(Batch { from: 2, to: 1, messages, ..Batch::default() })
+    let batch = Batch { from: 2, to: 1, messages, ..Batch::default() };
+    Input::Messages { incarnation: 1, batch }
 }
 
 /// Where the loop stands after a whole turn: an answer comes from the beginning of one.

@@ -10,25 +10,47 @@
 //! has to be told from the old one: each data directory has an *incarnation*, drawn at random when
 //! it was made. Members introduce themselves before they exchange anything, and write down the
 //! incarnation of whom they met; another one under the same id is refused, and the refused member
-//! stops. So does one that is told, before it ever met the peer, that their configurations differ.
+//! stops. So does one that is told, before it has its place, that their configurations differ.
 //!
-//! That alone leaves a gap: the peers that knew the old directory may be down when the new one
-//! introduces itself. So a fresh member neither votes nor acknowledges until a majority of the
-//! *other* members wrote down its incarnation. Any two such majorities have a member in common, and
-//! that one knows the old incarnation. (The price: of three members, all must be up the first time;
-//! of five, four.)
+//! **Members that joined.** An id that is given to a new member was never used before, and its
+//! member is a learner at first, whose votes and acknowledgements count nowhere. When it starts it
+//! says who it is, and the leader puts that into the log: a change of its record, which *binds* the
+//! id to that incarnation; of two, the first one that is committed stands. Only a learner that is
+//! bound is given a vote. So the entry of the log that makes a member count says which data
+//! directory it counts (the invariant of `crate::members`), and the loop drops what comes in that
+//! name from any other one. Neither is there a majority to ask, nor does it matter how the
+//! membership changes in between: whoever counts the vote has read whose vote it is.
+//!
+//! **Founders** count before anything is in the log. A fresh one neither votes nor acknowledges
+//! until a majority of the *other founders* wrote down its incarnation. Any two such majorities have
+//! a founder in common, and that one knows the old incarnation. (The price: of three founders, all
+//! must be up the first time; of five, four.) It is bound in the log as soon as there is a leader,
+//! as the others are; and until every voter is bound, no change of the voters begins. So in every
+//! membership but that of the founders, all voters are bound.
+//!
+//! **Removed members.** The log keeps the ids of those that were removed: they are never members
+//! again, and are told so when they come. That counts only once the removal is committed. Until
+//! then it may be undone, and the vote of who is being removed may still be needed (thesis, section
+//! 4.2.2).
+//!
+//! **Who is not known here** is let in as long as it is not known to be removed: our log may be
+//! behind (thesis, section 4.1). It is answered where it says that it is reached; what it says counts
+//! only as far as the membership in the log counts it.
 //!
 //! # How they talk
 //! Each member keeps one stream to each other one, for its own messages; answers come back on the
 //! other's stream. What one turn of the loop has for a peer travels as one batch, or a few. Requests of
 //! clients that reached the wrong member are forwarded on the same connection.
 
+mod join;
 mod link;
+mod links;
 mod service;
 mod snapshots;
 pub mod wire;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use api::peer::PeerBatch;
@@ -38,15 +60,17 @@ use raft::{Message, NodeId};
 use tokio::sync::mpsc;
 
 use crate::GroupId;
-use crate::config::Config;
 use crate::disk::Disk;
 use crate::driver::Input;
 use crate::error::NodeError;
 use crate::events::EventLog;
 use crate::identity::{DataDir, IdentityError};
+use crate::members::{Rosters, RostersSeen};
 use crate::metrics::Metrics;
 use crate::store::Batch;
-pub(crate) use link::Link;
+pub(crate) use join::find_own_id;
+pub(crate) use link::{Link, keep_alive};
+pub(crate) use links::Links;
 pub(crate) use service::PeerService;
 pub(crate) use snapshots::Depot;
 
@@ -64,9 +88,11 @@ pub(crate) trait Register: Send {
     fn incarnation(&self) -> u64;
     /// Writes down whom we met.
     fn remember(&mut self, peer: NodeId, incarnation: u64) -> Result<(), IdentityError>;
-    /// Whether a majority of the others once wrote down who we are.
+    /// Strikes off whom we will not meet again.
+    fn forget(&mut self, gone: &[NodeId]) -> Result<(), IdentityError>;
+    /// Whether we may take part.
     fn introduced(&self) -> bool;
-    /// They did.
+    /// We may.
     fn set_introduced(&mut self) -> Result<(), IdentityError>;
 }
 
@@ -79,6 +105,10 @@ impl<D: Disk> Register for DataDir<D> {
         DataDir::remember(self, peer, incarnation)
     }
 
+    fn forget(&mut self, gone: &[NodeId]) -> Result<(), IdentityError> {
+        DataDir::forget(self, gone)
+    }
+
     fn introduced(&self) -> bool {
         DataDir::introduced(self)
     }
@@ -88,15 +118,31 @@ impl<D: Disk> Register for DataDir<D> {
     }
 }
 
+/// Who this member is.
+pub(crate) struct Own {
+    /// Its id.
+    pub id: NodeId,
+    /// Of its cluster.
+    pub cluster_id: u64,
+    /// Where it says that it is reached, `host:port`.
+    pub address: String,
+    /// The founders' ids; nobody on a member that joined.
+    pub founders: Vec<NodeId>,
+}
+
 /// What the streams of one member share.
 pub(crate) struct Acquaintance {
     id: NodeId,
     cluster_id: u64,
     incarnation: u64,
-    others: HashMap<NodeId, String>,
+    address: String,
+    founders: Vec<NodeId>,
+    rosters: RostersSeen,
     register: Arc<Mutex<dyn Register>>,
-    /// Who introduced itself to this process, and as what.
-    met: Mutex<HashMap<NodeId, u64>>,
+    /// May take part.
+    introduced: AtomicBool,
+    /// Who introduced itself to this process.
+    met: Mutex<HashMap<NodeId, Met>>,
     /// Who told this process that it wrote us down.
     known_by: Mutex<HashSet<NodeId>>,
     inputs: mpsc::UnboundedSender<Input>,
@@ -106,27 +152,36 @@ pub(crate) struct Acquaintance {
     events: EventLog,
 }
 
+#[derive(Clone, Debug)]
+struct Met {
+    incarnation: u64,
+    /// Where it says that it is reached.
+    address: String,
+}
+
 impl Acquaintance {
-    /// Of the member that `config` describes.
+    /// Of this member.
     pub(crate) fn new(
-        config: &Config,
+        own: Own,
+        rosters: RostersSeen,
         register: impl Register + 'static,
         inputs: mpsc::UnboundedSender<Input>,
         fatal: mpsc::UnboundedSender<NodeError>,
         metrics: Arc<Metrics>,
         events: EventLog,
     ) -> Self {
-        let others: HashMap<_, _> =
-            config.others().map(|member| (member.id, member.name.clone())).collect();
         if register.introduced() {
             // The loop that listens may be gone only if the node is.
             let _ = inputs.send(Input::Introduced);
         }
         Self {
-            id: config.id(),
-            cluster_id: config.cluster_id(),
+            id: own.id,
+            cluster_id: own.cluster_id,
             incarnation: register.incarnation(),
-            others,
+            address: own.address,
+            founders: own.founders,
+            rosters,
+            introduced: AtomicBool::new(register.introduced()),
             register: Arc::new(Mutex::new(register)),
             met: Mutex::default(),
             known_by: Mutex::default(),
@@ -137,19 +192,61 @@ impl Acquaintance {
         }
     }
 
+    /// Of this member's data directory.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    fn is_founder(&self) -> bool {
+        !self.founders.is_empty()
+    }
+
+    /// Whether this member has its place in its cluster: what differs from others then is no error
+    /// of its configuration.
+    fn has_its_place(&self) -> bool {
+        self.introduced.load(Ordering::Relaxed)
+    }
+
+    /// Whether whoever comes in this name is known to come from another data directory.
+    fn is_stranger(&self, peer: NodeId, incarnation: u64) -> bool {
+        let rosters = self.rosters.borrow();
+        [&rosters.in_force, &rosters.committed]
+            .into_iter()
+            .any(|roster| roster.is_stranger(peer, incarnation))
+    }
+
+    /// Whether it was a member once, and is one no more.
+    fn is_removed(&self, peer: NodeId) -> bool {
+        self.rosters.borrow().committed.is_removed(peer)
+    }
+
+    /// Whom we will not meet again need not be remembered.
+    async fn strike_off(&self, rosters: &Rosters) {
+        let gone = rosters.committed.removed().collect::<Vec<_>>();
+        self.met.lock().expect("never held across a panic").retain(|id, _| !gone.contains(id));
+        if let Err(error) = self.with_register(move |register| register.forget(&gone)).await {
+            self.end_node(NodeError::Identity(error));
+        }
+    }
+
     /// Writes a peer down; off the threads that serve requests, for it waits for the disk.
     async fn remember(&self, peer: NodeId, incarnation: u64) -> Result<(), IdentityError> {
         self.with_register(move |register| register.remember(peer, incarnation)).await
     }
 
-    /// A peer wrote us down. Returns once it is durable that a majority did, if it now has.
+    /// A peer wrote us down. Returns once it is durable that a majority of the other founders did,
+    /// if it now has.
     async fn note_known_by(&self, peer: NodeId) -> Result<(), IdentityError> {
+        if !self.is_founder() || !self.founders.contains(&peer) || self.has_its_place() {
+            return Ok(());
+        }
         let count = {
             let mut known_by = self.known_by.lock().expect("never held across a panic");
             known_by.insert(peer);
             known_by.len()
         };
-        if count < self.others.len() / 2 + 1 {
+        let others = self.founders.len() - 1;
+        if count < others / 2 + 1 {
             return Ok(());
         }
         let newly = self.with_register(|register| {
@@ -159,6 +256,7 @@ impl Acquaintance {
             register.set_introduced().map(|()| true)
         });
         if newly.await? {
+            self.introduced.store(true, Ordering::Relaxed);
             let _ = self.inputs.send(Input::Introduced);
         }
         Ok(())
@@ -184,19 +282,25 @@ impl Acquaintance {
 
 /// Where the loop puts its messages.
 pub(crate) struct Outboxes {
-    links: Vec<Arc<Link>>,
+    links: Arc<Links>,
+    /// Of `links`, when `seen` was taken from them.
+    version: u64,
+    seen: Vec<Arc<Link>>,
     metrics: Arc<Metrics>,
 }
 
 impl Outboxes {
-    /// One for each link.
-    pub(crate) fn new(links: &[Arc<Link>], metrics: Arc<Metrics>) -> Self {
-        Self { links: links.to_vec(), metrics }
+    /// One for each link that there is.
+    pub(crate) fn new(links: Arc<Links>, metrics: Arc<Metrics>) -> Self {
+        Self { links, version: 0, seen: Vec::new(), metrics }
     }
 
     /// Hands over what one turn of the loop has to say to a peer, and empties it; never waits.
     pub(crate) fn send(&mut self, batch: &mut Batch) {
-        let link = self.links.iter().find(|link| link.id() == batch.to);
+        if let Some((version, links)) = self.links.newer_than(self.version) {
+            (self.version, self.seen) = (version, links);
+        }
+        let link = self.seen.iter().find(|link| link.id() == batch.to);
         let mut heartbeats = heartbeats(batch);
         let mut messages = batch.messages.drain(..);
         let Some(link) = link else { return };

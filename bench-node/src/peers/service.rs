@@ -1,53 +1,76 @@
 //! What the other members call.
 //!
 //! Invariant: a stream's messages are taken only from the member that introduced itself to this
-//! process, under the incarnation that it gave.
+//! process, under the incarnation that it gave, and as long as it is not known to be removed or to be
+//! another one than the log says.
 
 use std::sync::Arc;
 
+use api::members::{ChangeRequest, ChangeResponse};
 use api::peer::peer_server::{Peer, PeerServer};
 use api::peer::snapshot_part::Part;
 use api::peer::{
-    ExchangeClosed, IntroduceRequest, IntroduceResponse, PeerBatch, SnapshotOffer, SnapshotPart,
-    SnapshotTaken, SnapshotWanted,
+    ExchangeClosed, FindMemberRequest, FindMemberResponse, IntroduceRequest, IntroduceResponse,
+    PeerBatch, SnapshotOffer, SnapshotPart, SnapshotTaken, SnapshotWanted,
 };
 use raft::NodeId;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{Acquaintance, Depot, Link, MAX_BATCH_BYTES, wire};
+use super::links::Visit;
+use super::{Acquaintance, Depot, Links, MAX_BATCH_BYTES, Met, wire};
+use crate::api::MembersDesk;
 use crate::disk::Disk;
 use crate::driver::Input;
 use crate::error::NodeError;
 use crate::identity::IdentityError;
+use crate::members::Record;
 
 const MEMBER: &str = "raftbench-member";
 const INCARNATION: &str = "raftbench-incarnation";
 /// The answer to a member of this cluster that comes with another data directory. No other answer
 /// has this code, nor does any answer of another kind of server translate to it.
 pub(super) const LOST_DIRECTORY: Code = Code::DataLoss;
+/// The answer to who was removed, under the same conditions.
+pub(super) const REMOVED: Code = Code::NotFound;
 
 /// Serves the peers.
 pub(crate) struct PeerService<D: Disk> {
     us: Arc<Acquaintance>,
-    links: Vec<Arc<Link>>,
+    links: Arc<Links>,
     depot: Arc<Depot<D>>,
+    desk: MembersDesk,
 }
 
 impl<D: Disk> PeerService<D> {
     /// For a tonic server.
     pub(crate) fn server(
         us: Arc<Acquaintance>,
-        links: Vec<Arc<Link>>,
+        links: Arc<Links>,
         depot: Arc<Depot<D>>,
+        desk: MembersDesk,
     ) -> PeerServer<Self> {
-        PeerServer::new(Self { us, links, depot }).max_decoding_message_size(MAX_BATCH_BYTES)
+        PeerServer::new(Self { us, links, depot, desk }).max_decoding_message_size(MAX_BATCH_BYTES)
     }
 
-    /// Whether an offer is of a member, and for this one.
+    /// Whether an offer is of somebody who introduced itself, and for this member.
     fn check_offer(&self, offer: &SnapshotOffer) -> Result<(), Status> {
-        if offer.to != self.us.id || !self.us.others.contains_key(&offer.from) {
+        let met = self.us.met.lock().expect("never held across a panic").get(&offer.from).cloned();
+        let Some(met) = met.filter(|_| offer.to == self.us.id) else {
             return Err(Status::failed_precondition("this snapshot is for another member"));
+        };
+        self.check_standing(offer.from, met.incarnation)
+    }
+
+    /// Whether it is to be listened to, as far as this member knows.
+    fn check_standing(&self, from: NodeId, incarnation: u64) -> Result<(), Status> {
+        let us = &self.us;
+        if us.is_removed(from) {
+            let name = us.events.name(from);
+            return Err(Status::new(REMOVED, format!("{name} was removed from this cluster")));
+        }
+        if us.is_stranger(from, incarnation) {
+            return Err(lost_directory(&us.events.name(from)));
         }
         Ok(())
     }
@@ -67,9 +90,10 @@ impl<D: Disk> PeerService<D> {
                 us.events.name(us.id),
             )));
         }
-        if !us.others.contains_key(&request.from) {
+        self.check_standing(request.from, request.incarnation)?;
+        if request.founder && us.is_founder() && !us.founders.contains(&request.from) {
             return Err(Status::failed_precondition(
-                "this member does not have you among its [[members]]: all members must list the \
+                "this member does not have you among its [[members]]: all founders must list the \
                  same names",
             ));
         }
@@ -77,12 +101,24 @@ impl<D: Disk> PeerService<D> {
     }
 
     /// Who signed a stream, if it is who introduced itself.
-    fn sender(&self, metadata: &MetadataMap) -> Option<NodeId> {
+    fn sender(&self, metadata: &MetadataMap) -> Option<(NodeId, Met)> {
         let number = |key: &str| metadata.get(key)?.to_str().ok()?.parse::<u64>().ok();
         let (from, incarnation) = (number(MEMBER)?, number(INCARNATION)?);
         let met = self.us.met.lock().expect("never held across a panic");
-        (met.get(&from) == Some(&incarnation)).then_some(from)
+        let met = met.get(&from).filter(|met| met.incarnation == incarnation)?;
+        Some((from, met.clone()))
     }
+}
+
+fn lost_directory(name: &str) -> Status {
+    Status::new(
+        LOST_DIRECTORY,
+        format!(
+            "this cluster knows {name} by another data directory than the one it comes with. What \
+             it voted for and acknowledged is in the old one, so it must not go on without: start \
+             {name} with that directory, or remove it from the cluster and add it again",
+        ),
+    )
 }
 
 /// Says who opens a stream.
@@ -108,18 +144,11 @@ impl<D: Disk> Peer for PeerService<D> {
                 return Err(status);
             }
             tracing::error!(peer = name, reason = error.to_string(), "peer refused");
-            return Err(Status::new(
-                LOST_DIRECTORY,
-                format!(
-                    "this cluster knows {name} by another data directory than the one it comes with. \
-                 What it voted for and acknowledged is in the old one, so it must not go on \
-                 without: start {name} with that directory, or remove it from the cluster and \
-                 add it again",
-                ),
-            ));
+            return Err(lost_directory(&name));
         }
-        self.us.met.lock().expect("never held across a panic").insert(from, incarnation);
-        if let Some(link) = self.links.iter().find(|link| link.id() == from) {
+        let met = Met { incarnation, address: request.peer };
+        self.us.met.lock().expect("never held across a panic").insert(from, met);
+        if let Some(link) = self.links.find(from) {
             link.retry_now();
         }
         Ok(Response::new(IntroduceResponse { incarnation: self.us.incarnation }))
@@ -153,20 +182,56 @@ impl<D: Disk> Peer for PeerService<D> {
         &self,
         request: Request<Streaming<PeerBatch>>,
     ) -> Result<Response<ExchangeClosed>, Status> {
-        let from = self
+        let (from, met) = self
             .sender(request.metadata())
             .ok_or_else(|| Status::unauthenticated("introduce yourself first"))?;
+        let _visit: Visit = self.links.visit(from, &met.address, &self.us);
+        let mut rosters = self.us.rosters.clone();
         let mut batches = request.into_inner();
-        while let Some(batch) = batches.message().await? {
+        loop {
+            rosters.mark_unchanged();
+            self.check_standing(from, met.incarnation)?;
+            let batch = tokio::select! {
+                batch = batches.message() => batch?,
+                Ok(()) = rosters.changed() => continue,
+            };
+            let Some(batch) = batch else { return Ok(Response::new(ExchangeClosed {})) };
             let batch = wire::decode_batch(from, self.us.id, batch).map_err(|error| {
                 let (peer, reason) = (self.us.events.name(from), error.to_string());
                 tracing::error!(peer, reason, "peer refused");
                 Status::invalid_argument(reason)
             })?;
-            if self.us.inputs.send(Input::Messages(batch)).is_err() {
+            let input = Input::Messages { incarnation: met.incarnation, batch };
+            if self.us.inputs.send(input).is_err() {
                 return Err(Status::unavailable("etcdserver: server stopped"));
             }
         }
-        Ok(Response::new(ExchangeClosed {}))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<ChangeRequest>,
+    ) -> Result<Response<ChangeResponse>, Status> {
+        self.desk.change_here(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn find_member(
+        &self,
+        request: Request<FindMemberRequest>,
+    ) -> Result<Response<FindMemberResponse>, Status> {
+        let request = request.into_inner();
+        if request.cluster_id != self.us.cluster_id {
+            return Err(Status::failed_precondition(
+                "this member is of another cluster: `cluster` must be the same token in the \
+                 configurations of all members",
+            ));
+        }
+        let rosters = self.us.rosters.borrow();
+        let found = rosters.in_force.members().find(|record| record.peer == request.peer);
+        let started = found.is_some_and(Record::is_started);
+        // One that has started has its data directory: whoever asks has none, and is not that one.
+        let id = found.filter(|_| !started).map_or(0, |record| record.id);
+        let peers = rosters.in_force.members().map(|record| record.peer.clone()).collect();
+        Ok(Response::new(FindMemberResponse { id, peers, started }))
     }
 }

@@ -1,7 +1,7 @@
 //! Snapshots on their way from member to member, and to the disk.
 //!
 //! Invariant: the protocol hears of a snapshot only once all of it is durable here and was read
-//! back whole. One snapshot is received at a time. A transfer that breaks goes on where it stopped,
+//! back whole. One snapshot is received at a time, that of the latest term. A transfer that breaks goes on where it stopped,
 //! as long as the same snapshot is offered.
 //!
 //! Snapshots have a connection of their own: on the one for messages, heartbeats would wait behind
@@ -14,15 +14,16 @@ use api::peer::peer_client::PeerClient;
 use api::peer::snapshot_part::Part;
 use api::peer::{SnapshotChunk, SnapshotOffer, SnapshotPart};
 use raft::{EntryId, Index, NodeId, Term};
-use tokio::sync::mpsc;
+use tokio::sync::{MutexGuard, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Link, link};
+use super::{Link, Links, link};
 use crate::GroupId;
 use crate::disk::Disk;
 use crate::driver::{Input, SnapshotRoom};
 use crate::kv::Frozen;
+use crate::members::Roster;
 use crate::metrics::Metrics;
 use crate::snapshot::{
     Incoming, Offer, Outgoing, SnapshotError, SnapshotId, SnapshotMeta, Snapshots, WriteJob,
@@ -41,29 +42,46 @@ const RETRY: Duration = Duration::from_millis(200);
 /// The snapshots of a node: what the loop has written and sent.
 pub(crate) struct Depot<D: Disk> {
     snapshots: Snapshots<D>,
-    links: Vec<Arc<Link>>,
+    links: Arc<Links>,
     us: NodeId,
     inputs: mpsc::UnboundedSender<Input>,
     metrics: Arc<Metrics>,
     writing: Mutex<Option<WriteJob>>,
     receiving: tokio::sync::Mutex<()>,
+    /// The latest term that a snapshot was offered in.
+    offered: watch::Sender<Term>,
 }
 
 impl<D: Disk> Depot<D> {
     pub(crate) fn new(
         snapshots: Snapshots<D>,
-        links: Vec<Arc<Link>>,
+        links: Arc<Links>,
         us: NodeId,
         inputs: mpsc::UnboundedSender<Input>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let (writing, receiving) = (Mutex::default(), tokio::sync::Mutex::default());
-        Arc::new(Self { snapshots, links, us, inputs, metrics, writing, receiving })
+        let offered = watch::Sender::new(0);
+        Arc::new(Self { snapshots, links, us, inputs, metrics, writing, receiving, offered })
+    }
+
+    /// Waits until no other snapshot is being received. One of an earlier leader's is given up for
+    /// this one: who sent that one leads no more, and what arrived of it is kept.
+    async fn alone(&self, term: Term) -> Result<MutexGuard<'_, ()>, Status> {
+        let newer = self.offered.send_if_modified(|latest| {
+            let newer = term > *latest;
+            *latest = term.max(*latest);
+            newer
+        });
+        match newer {
+            true => Ok(self.receiving.lock().await),
+            false => self.receiving.try_lock().map_err(|_| busy()),
+        }
     }
 
     /// What of an offered snapshot is wanted next.
     pub(super) async fn wanted(&self, offer: &SnapshotOffer) -> Result<u64, Status> {
-        let _alone = self.receiving.try_lock().map_err(|_| busy())?;
+        let _alone = self.alone(offer.term).await?;
         match self.take_up(id_of(offer)).await? {
             Offer::Held(snapshot) => Ok(snapshot.id.bytes),
             Offer::Wanted(incoming) => Ok(incoming.received_up_to()),
@@ -76,9 +94,15 @@ impl<D: Disk> Depot<D> {
         offer: SnapshotOffer,
         mut parts: tonic::Streaming<SnapshotPart>,
     ) -> Result<(), Status> {
-        let _alone = self.receiving.try_lock().map_err(|_| busy())?;
+        let _alone = self.alone(offer.term).await?;
+        let mut offered = self.offered.subscribe();
         if let Offer::Wanted(mut incoming) = self.take_up(id_of(&offer)).await? {
-            while let Some(part) = next(&mut parts).await? {
+            loop {
+                let part = tokio::select! {
+                    part = next(&mut parts) => part?,
+                    _ = offered.wait_for(|latest| *latest > offer.term) => return Err(superseded()),
+                };
+                let Some(part) = part else { break };
                 let Some(Part::Chunk(chunk)) = part.part else {
                     return Err(Status::invalid_argument("chunks come behind the offer"));
                 };
@@ -91,6 +115,8 @@ impl<D: Disk> Depot<D> {
         let loaded = apart(move || snapshots.load(id.group, id.last_included)).await?;
         let (snapshot, store) =
             loaded.latest.ok_or_else(|| Status::internal("a snapshot went after it came"))?;
+        Roster::of(&snapshot.meta.membership)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         self.metrics.snapshots_received.inc();
         tracing::info!(
             index = snapshot.id.last_included.index,
@@ -158,7 +184,7 @@ impl<D: Disk> SnapshotRoom for Depot<D> {
 impl<D: Disk> Depot<D> {
     async fn send_newest(&self, group: GroupId, to: NodeId, term: Term) -> Result<(), Status> {
         let gone = || Status::unavailable("the member is not known");
-        let link = self.links.iter().find(|link| link.id() == to).ok_or_else(gone)?;
+        let link = self.links.find(to).ok_or_else(gone)?;
         let snapshots = self.snapshots.clone();
         let newest = apart(move || snapshots.open_newest(group)).await?;
         let newest =
@@ -183,7 +209,7 @@ impl<D: Disk> Depot<D> {
         );
         let mut attempt = 1;
         loop {
-            match send(link, offer, &newest).await {
+            match send(&link, offer, &newest).await {
                 Ok(()) => {
                     self.metrics.snapshots_sent.inc();
                     return Ok(());
@@ -262,6 +288,10 @@ async fn apart<T: Send + 'static>(
         .await
         .expect("snapshots do not panic")
         .map_err(|error| Status::internal(error.to_string()))
+}
+
+fn superseded() -> Status {
+    Status::aborted("a later leader offers a snapshot")
 }
 
 fn busy() -> Status {

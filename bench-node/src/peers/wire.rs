@@ -6,6 +6,7 @@ use api::peer::{self, message::Body as WireBody};
 use bytes::Bytes;
 use raft::{Body, Entry, Message, NodeId, Payload};
 
+use crate::members::Roster;
 use crate::store::{Batch, Heartbeat, HeartbeatAnswer};
 use crate::{GroupId, membership};
 
@@ -18,7 +19,7 @@ pub enum WireError {
     /// No entry kind that this version knows.
     #[error("an entry of unknown kind {0}: do all members run the same version?")]
     UnknownEntry(i32),
-    /// A membership that ends early, or goes on behind its end.
+    /// A membership that ends early, or goes on behind its end, or whose records are not ours.
     #[error("a membership that makes no sense: do all members run the same version?")]
     Membership,
 }
@@ -145,7 +146,9 @@ fn decode_entry(index: raft::Index, entry: peer::Entry) -> Result<Entry<Bytes>, 
         Ok(peer::EntryKind::Membership) => {
             let mut data = entry.data;
             let membership = membership::take(&mut data).filter(|_| data.is_empty());
-            Payload::Membership(membership.ok_or(WireError::Membership)?)
+            let membership = membership.ok_or(WireError::Membership)?;
+            Roster::of(&membership).map_err(|_| WireError::Membership)?;
+            Payload::Membership(membership)
         }
         Err(_) => return Err(WireError::UnknownEntry(entry.kind)),
     };
@@ -165,7 +168,7 @@ mod tests {
             voters: vec![1, 2],
             outgoing: vec![1, 3],
             learners: vec![4],
-            context: Bytes::from_static(b"names"),
+            context: Roster::founding(&[]).context(),
         };
         let members = vec![entry(8, Payload::Membership(membership))];
         let bodies = [

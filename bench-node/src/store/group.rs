@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft::{
-    Body, Change, Effects, Entry, EntryId, Event, Index, Membership, Message, NodeId, Payload,
-    ProposeError, Raft, ReadOutcome, Reason, Recovered, Role, Snapshot, Term,
+    Body, Change, ChangeError, Effects, Entry, EntryId, Event, Index, Membership, Message, NodeId,
+    Payload, ProposeError, Raft, ReadOutcome, Reason, Recovered, Role, Snapshot, Term,
 };
 
 use super::messages::Outgoing;
@@ -214,12 +214,12 @@ impl<W: Waiters> Group<W> {
         outcomes.transfers.push((waiter, outcome));
     }
 
-    pub(super) fn change(
+    pub(super) fn begin_change(
         &mut self,
         change: Change<Bytes>,
         waiter: W::Change,
         outcomes: &mut Outcomes<W>,
-    ) {
+    ) -> Result<(), (W::Change, ChangeError)> {
         self.touched = true;
         match self.raft.change(change) {
             Ok((term, index)) => {
@@ -227,9 +227,17 @@ impl<W: Waiters> Group<W> {
                 let failed = |change: WaitingChange<_>| change.waiter;
                 let lost = Err(ChangeRefusal::LeaderChanged);
                 outcomes.changes.extend(before.map(failed).map(|waiter| (waiter, lost)));
+                Ok(())
             }
-            Err(error) => outcomes.changes.push((waiter, Err(ChangeRefusal::Refused(error)))),
+            Err(error) => Err((waiter, error)),
         }
+    }
+
+    pub(super) fn unsafe_swap_membership(&mut self, voters: Vec<NodeId>) {
+        self.touched = true;
+        let context = self.raft.membership().context.clone();
+        let (outgoing, learners) = (Vec::new(), Vec::new());
+        self.raft.unsafe_swap_membership(Membership { voters, outgoing, learners, context });
     }
 
     /// Where the whole log is too long, and this group's part of it the oldest.
@@ -337,6 +345,8 @@ impl<W: Waiters> Group<W> {
         let Some(pending) = self.pending.take() else { return Ok(()) };
         if let Some(snapshot) = pending.restore {
             self.restore(snapshot.last, outcomes);
+            let Snapshot { last, membership } = snapshot;
+            outcomes.committed_memberships.push((self.id, last, membership));
         }
         self.snapshots.forget_received();
         self.apply_committed(pending.committed, clock, outcomes)?;
@@ -420,6 +430,7 @@ impl<W: Waiters> Group<W> {
                 Payload::Noop => {}
                 Payload::Membership(membership) => {
                     settle_change(&mut self.change, self.applied, &membership, outcomes);
+                    outcomes.committed_memberships.push((self.id, self.applied, membership));
                 }
                 Payload::Data(data) => {
                     self.snapshots.applied(data.len());

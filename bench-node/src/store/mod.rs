@@ -37,7 +37,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::{Change, Index, NodeId, PeerStatus, Recovered, Role, Status, Term};
+use raft::{Change, ChangeError, Index, NodeId, PeerStatus, Recovered, Role, Status, Term};
 
 use crate::GroupId;
 use crate::error::NodeError;
@@ -197,10 +197,31 @@ impl<W: Waiters> Groups<W> {
     /// Change a group's members; answered once the change is committed, C_new too where it goes
     /// through C_old,new.
     pub fn change(&mut self, group: GroupId, change: Change<Bytes>, waiter: W::Change) {
-        let outcomes = &mut self.outcomes;
+        if let Err((waiter, error)) = self.begin_change(group, change, waiter) {
+            self.outcomes.changes.push((waiter, Err(ChangeRefusal::Refused(error))));
+        }
+    }
+
+    /// The same, where who asks is told at once that it was not begun.
+    ///
+    /// # Errors
+    /// It never happens; the waiter comes back.
+    pub fn begin_change(
+        &mut self,
+        group: GroupId,
+        change: Change<Bytes>,
+        waiter: W::Change,
+    ) -> Result<(), (W::Change, ChangeError)> {
         match self.groups.get_mut(&group) {
-            Some(group) => group.change(change, waiter, outcomes),
-            None => outcomes.changes.push((waiter, Err(ChangeRefusal::no_leader()))),
+            Some(group) => group.begin_change(change, waiter, &mut self.outcomes),
+            None => Err((waiter, ChangeError::NotLeader { leader: None })),
+        }
+    }
+
+    /// Makes these the voters in the eyes of this member alone, around the protocol: for experiments.
+    pub fn unsafe_swap_membership(&mut self, group: GroupId, voters: Vec<NodeId>) {
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.unsafe_swap_membership(voters);
         }
     }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::{ChangeError, Event, Index, Membership, NodeId, Term, TransferError};
+use raft::{ChangeError, EntryId, Event, Index, Membership, NodeId, Term, TransferError};
 
 use super::Waiters;
 use crate::GroupId;
@@ -60,12 +60,6 @@ pub enum ChangeRefusal {
     LeaderChanged,
 }
 
-impl ChangeRefusal {
-    pub(super) fn no_leader() -> Self {
-        Self::Refused(ChangeError::NotLeader { leader: None })
-    }
-}
-
 /// What is to be done about a snapshot, away from the loop.
 #[derive(Clone, Debug)]
 pub enum SnapshotTask {
@@ -108,6 +102,9 @@ pub struct Outcomes<W: Waiters> {
     pub events: Vec<(GroupId, Event)>,
     /// Memberships that came into force, in order.
     pub memberships: Vec<(GroupId, Membership<Bytes>)>,
+    /// Memberships that were committed, in order, with their entries, or with the last one of the
+    /// snapshot that brought them.
+    pub committed_memberships: Vec<(GroupId, EntryId, Membership<Bytes>)>,
     /// What is to be done about snapshots.
     pub snapshots: Vec<SnapshotTask>,
     /// Groups that went on from a leader's snapshot, with its last index.
@@ -127,6 +124,7 @@ impl<W: Waiters> Default for Outcomes<W> {
             changes: Vec::new(),
             events: Vec::new(),
             memberships: Vec::new(),
+            committed_memberships: Vec::new(),
             snapshots: Vec::new(),
             restored: Vec::new(),
             failed_proposals: 0,

@@ -10,7 +10,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bench_node::disk::Simulated;
-use bench_node::identity::{DataDir, IdentityError};
+use bench_node::identity::{DataDir, Fresh, IdentityError};
 use bench_node::kv::{Frozen, Store};
 use bench_node::snapshot::{Incoming, Outgoing, SnapshotError, SnapshotMeta, Snapshots};
 use bench_node::store::{Groups, Steps, Waiters};
@@ -120,8 +120,8 @@ impl Process {
         plan: &Plan,
         random: &mut Random,
     ) -> Result<Self, StartError> {
-        let mut data_dir =
-            DataDir::open_on(disk.clone(), Path::new(DATA_DIR), CLUSTER, id, random.next())?;
+        let fresh = Fresh { incarnation: random.next(), founders: &[] };
+        let mut data_dir = DataDir::open_on(disk.clone(), Path::new(DATA_DIR), CLUSTER, id, fresh)?;
         plan.plant_in_data_dir(&mut data_dir);
         let dir = data_dir.snapshots_dir();
         let snapshots = Snapshots::open(disk.clone(), &dir, plan.snapshots.clone())?;

@@ -4,11 +4,15 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use api::etcdserverpb::cluster_client::ClusterClient;
 use api::etcdserverpb::kv_client::KvClient;
 use api::etcdserverpb::maintenance_client::MaintenanceClient;
-use api::etcdserverpb::{PutRequest, RangeRequest, StatusRequest, StatusResponse};
+use api::etcdserverpb::{
+    Member, MemberListRequest, PutRequest, RangeRequest, StatusRequest, StatusResponse,
+};
 use bench_node::disk::{Blocking, Disk};
 use bench_node::{Config, Listeners, NodeError, NodeHandle};
 use tempfile::TempDir;
@@ -20,6 +24,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Cluster {
     /// In the order n1, n2, ...
     pub nodes: Vec<Node>,
+    /// The founders' configurations.
+    texts: Vec<String>,
+    settings: String,
     dir: TempDir,
 }
 
@@ -53,20 +60,53 @@ impl Cluster {
                 )
             })
             .collect();
-        let node = |(i, [client, peer, metrics]): (usize, &[SocketAddr; 3])| {
+        let text = |(i, [client, peer, metrics]): (usize, &[SocketAddr; 3])| {
             let name = format!("n{}", i + 1);
-            let text = format!(
+            format!(
                 "name = {name:?}\ncluster = \"test\"\ndata_dir = {:?}\nclient_listen = \"{client}\"\n\
                  peer_listen = \"{peer}\"\nmetrics_listen = \"{metrics}\"\nheartbeat_ms = 50\n\
                  election_timeout_ms = 500\n{members}[settings]\n{settings}\n",
                 dir.path().join(&name),
-            );
-            let config =
-                Config::parse(&text, Path::new("test.toml")).expect("a good configuration");
-            Node { config, client: *client, handle: None }
+            )
         };
-        let nodes = ports.iter().enumerate().map(node).collect();
-        Self { nodes, dir }
+        let texts: Vec<_> = ports.iter().enumerate().map(text).collect();
+        let node = |(text, ports): (&String, &[SocketAddr; 3])| Node {
+            config: parse(text),
+            client: ports[0],
+            handle: None,
+        };
+        let nodes = texts.iter().zip(&ports).map(node).collect();
+        Self { nodes, texts, settings: settings.to_owned(), dir }
+    }
+
+    /// A founder's configuration as it would be in another cluster.
+    pub(crate) fn config_in(&self, cluster: &str, founder: usize) -> Config {
+        let text = &self.texts[founder];
+        parse(&text.replace("cluster = \"test\"", &format!("cluster = {cluster:?}")))
+    }
+
+    /// The configuration of a node that joins, under this name, in a directory of its own; it may ask
+    /// every node that there is.
+    pub(crate) fn joiner(&self, name: &str) -> Node {
+        let [client, peer, metrics] = [free_port(), free_port(), free_port()];
+        let member = |name: &str, peer: &str, client: &str| {
+            format!("[[members]]\nname = {name:?}\npeer = {peer:?}\nclient = {client:?}\n")
+        };
+        let contact = |node: &Node| {
+            let own = node.config.own();
+            member(&format!("{}, to ask", own.name), &own.peer, &own.client)
+        };
+        let others: String = self.nodes.iter().map(contact).collect();
+        let (own, settings) =
+            (member(name, &peer.to_string(), &client.to_string()), &self.settings);
+        let dir = self.dir.path().join(format!("{name}-{}", peer.port()));
+        let text = format!(
+            "name = {name:?}\ncluster = \"test\"\njoin = true\ndata_dir = {dir:?}\n\
+             client_listen = \"{client}\"\npeer_listen = \"{peer}\"\n\
+             metrics_listen = \"{metrics}\"\nheartbeat_ms = 50\nelection_timeout_ms = 500\n\
+             {own}{others}[settings]\n{settings}\n",
+        );
+        Node { config: parse(&text), client, handle: None }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -86,17 +126,24 @@ impl Cluster {
         loop {
             let mut leaders = Vec::new();
             for node in running() {
-                leaders.push(node.status().await.map_or(0, |status| status.leader));
+                let status = node.status().await.unwrap_or_default();
+                let own = status.header.map_or(0, |header| header.member_id);
+                leaders.push((own, status.leader));
             }
-            let agreed = leaders.windows(2).all(|pair| pair[0] == pair[1]);
-            let leads = |node: &Node| node.config.id() == leaders[0] && node.handle.is_some();
-            if let (true, Some(leader)) = (agreed, self.nodes.iter().position(leads)) {
-                return leader;
+            let agreed = leaders.windows(2).all(|pair| pair[0].1 == pair[1].1);
+            let leads = leaders.iter().position(|(own, leader)| *own != 0 && own == leader);
+            if let (true, Some(leads)) = (agreed, leads) {
+                let name = &running().nth(leads).expect("it was asked").config.name;
+                return self.nodes.iter().position(|node| node.config.name == *name).expect("it");
             }
             assert!(Instant::now() < deadline, "no leader in time: {leaders:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, Path::new("test.toml")).expect("a good configuration")
 }
 
 impl Node {
@@ -129,6 +176,21 @@ impl Node {
     pub(crate) async fn status(&self) -> Option<StatusResponse> {
         let status = MaintenanceClient::new(self.channel()).status(StatusRequest {}).await;
         status.ok().map(tonic::Response::into_inner)
+    }
+
+    /// Its id, once it has one.
+    pub(crate) async fn id(&self) -> Option<u64> {
+        self.status().await?.header.map(|header| header.member_id)
+    }
+
+    pub(crate) fn cluster_api(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel())
+    }
+
+    /// The members, as it lists them without asking anybody.
+    pub(crate) async fn members(&self) -> Vec<Member> {
+        let asked = self.cluster_api().member_list(MemberListRequest { linearizable: false }).await;
+        asked.map(|list| list.into_inner().members).unwrap_or_default()
     }
 
     pub(crate) async fn put(&self, key: &str, value: &str) -> Result<i64, tonic::Status> {
@@ -170,8 +232,37 @@ pub(crate) fn run_program(program: &str, package: &str, args: &[&str]) -> (Strin
     (String::from_utf8_lossy(&text).into_owned(), output.status.success())
 }
 
-/// A port that was free a moment ago.
+/// Runs etcdctl against one member, beside whatever else the test does.
+pub(crate) async fn etcdctl(node: &Node, args: &[&str]) -> (String, bool) {
+    let endpoint = node.client.to_string();
+    let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let run = move || {
+        let mut all = vec!["--endpoints", &endpoint];
+        all.extend(args.iter().map(String::as_str));
+        run_program("etcdctl", "etcd-client", &all)
+    };
+    tokio::task::spawn_blocking(run).await.expect("no panic")
+}
+
+/// The same; it must succeed.
+pub(crate) async fn etcdctl_ok(node: &Node, args: &[&str]) -> String {
+    let (text, success) = etcdctl(node, args).await;
+    assert!(success, "etcdctl {args:?} through {}: {text}", node.config.name);
+    text
+}
+
+/// A port that was free a moment ago, that no other call gave, and that the system gives to no
+/// outgoing connection: a node that is started again must find its ports free.
 pub(crate) fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
-    listener.local_addr().expect("it is bound")
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Not where other processes, which do the same, begin.
+    let first = 10_000 + (std::process::id() % 1_000) as u16 * 20;
+    for _ in 0..20_000 {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (port - 10_000) % 22_000;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().expect("it is bound");
+        }
+    }
+    panic!("no free port between 10000 and 32000");
 }

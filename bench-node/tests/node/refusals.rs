@@ -100,8 +100,7 @@ async fn another_cluster_at_the_address_of_a_dead_peer_ends_nobody() {
     cluster.nodes[2].stop();
     // It waits for its own peers, and answers introductions meanwhile.
     let other = Cluster::unstarted(3, "");
-    let mut config = other.nodes[0].config.clone();
-    config.cluster = "another".to_owned();
+    let config = other.config_in("another", 0);
     let (dead, living) = (cluster.nodes[2].config.peer_listen.clone(), config.peer_listen.clone());
     let squatter = Node { config, client: other.nodes[0].client, handle: None };
     let squatter = squatter.try_start(Blocking).expect("it starts");
@@ -156,9 +155,7 @@ async fn a_fresh_member_takes_no_part_until_a_majority_of_the_others_knows_it() 
 #[tokio::test]
 async fn members_of_different_clusters_do_not_mix() {
     let mut cluster = Cluster::unstarted(2, "");
-    let mut config = cluster.nodes[1].config.clone();
-    config.cluster = "another".to_owned();
-    cluster.nodes[1].config = config;
+    cluster.nodes[1].config = cluster.config_in("another", 1);
     let first = cluster.nodes[0].try_start(Blocking).expect("it starts");
     let second = cluster.nodes[1].try_start(Blocking).expect("it starts");
     for handle in [first, second] {

@@ -1,44 +1,16 @@
 //! Handing leadership over, under load: nothing is lost, and nothing fails.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::cluster::{Cluster, DEADLINE, eventually, run_program};
+use crate::load::Load;
 
 /// Members hand leadership around with the real etcdctl, while clients of all members write and
 /// read; `settings` is every member's.
 async fn leadership_goes_around(settings: &str) {
     let cluster = Cluster::start(3, settings);
     cluster.leader().await;
-    let cluster = Arc::new(cluster);
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..3)
-        .map(|member| {
-            let (cluster, stop) = (Arc::clone(&cluster), Arc::clone(&stop));
-            tokio::spawn(async move {
-                let (mut acknowledged, mut failures) = (BTreeMap::new(), Vec::new());
-                let mut turn = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    turn += 1;
-                    let (key, value) = (format!("{member}-{}", turn % 50), turn.to_string());
-                    let node = &cluster.nodes[member];
-                    match node.put(&key, &value).await {
-                        Ok(_) => {
-                            let read = node.get(&key, false).await;
-                            if read.as_ref().ok() != Some(&Some(value.clone())) {
-                                failures.push(format!("get {key}: {read:?}, wrote {value}"));
-                            }
-                            acknowledged.insert(key, value);
-                        }
-                        Err(error) => failures.push(format!("put {key}: {error}")),
-                    }
-                }
-                (acknowledged, failures)
-            })
-        })
-        .collect();
+    let load = Load::start(cluster.nodes.iter().map(|node| node.client));
 
     let mut terms = Vec::new();
     for _ in 0..12 {
@@ -59,18 +31,11 @@ async fn leadership_goes_around(settings: &str) {
         .await;
         terms.push(target.status().await.expect("it answers").raft_term);
     }
-    stop.store(true, Ordering::Relaxed);
     assert!(terms.windows(2).all(|pair| pair[1] == pair[0] + 1), "one election each: {terms:?}");
 
-    for writer in writers {
-        let (acknowledged, failures) = writer.await.expect("no panic");
-        assert!(failures.is_empty(), "{failures:#?}");
-        assert!(!acknowledged.is_empty());
-        for (key, value) in acknowledged {
-            let read = cluster.nodes[0].get(&key, false).await.expect("a read");
-            assert_eq!(read, Some(value), "{key}");
-        }
-    }
+    let done = load.stop().await;
+    assert!(done.failures.is_empty(), "{:#?}", done.failures);
+    done.assert_held_by(&cluster.nodes[0]).await;
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use crate::cluster::{eventually, free_port};
 
 pub(crate) struct Etcd {
     pub(crate) client: KvClient<Channel>,
+    pub(crate) channel: Channel,
     child: Child,
 }
 
@@ -34,7 +35,7 @@ impl Etcd {
                 panic!("cannot run etcd: {error}; install the Debian package etcd-server")
             });
         let channel = Endpoint::from_shared(client).expect("an address").connect_lazy();
-        let etcd = Self { client: KvClient::new(channel), child };
+        let etcd = Self { client: KvClient::new(channel.clone()), channel, child };
         eventually("etcd answers", async || {
             let request = RangeRequest { key: "k".into(), ..Default::default() };
             etcd.client.clone().range(request).await.is_ok()

@@ -4,7 +4,7 @@
 //! Not asked, because the answers differ by design: revisions between the last compaction and the
 //! current one, which etcd keeps and bench-node does not.
 
-mod etcd;
+pub(crate) mod etcd;
 mod requests;
 
 use crate::cluster::Cluster;

@@ -1,0 +1,260 @@
+//! Changes of the members: those that wait, the one under way, and what everyone else is told.
+//!
+//! Invariant: a change is answered as done only once it is committed, through C_new where it went
+//! through C_old,new; as refused only where it was never begun; and as unknown otherwise. What the
+//! rest of the node takes for the members is what the log says, and as committed only what is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::{ChangeError, Index, Membership, NodeId, Role};
+use tokio::sync::{oneshot, watch};
+
+use super::{Channels, Refusal};
+use crate::DEFAULT_GROUP;
+use crate::members::{
+    Ask, MembersError, Planned, RecordsError, Roster, Rosters, Standing, plan, promotion,
+};
+use crate::store::{ChangeRefusal, Groups};
+
+/// How often a leader looks whether a learner has caught up.
+const PROMOTION_LOOK: Duration = Duration::from_millis(20);
+
+/// How long an ask waits for its turn; etcdctl waits for 5 s in all.
+const WAIT: Duration = Duration::from_secs(3);
+
+/// Why there was no change, or none that this member can tell of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoChange {
+    /// It never happens.
+    Refused(MembersError),
+    /// As of any request.
+    Request(Refusal),
+}
+
+/// Who are members now, and since which entry of the log.
+pub(crate) type Changed = (Index, Arc<Roster>);
+/// Tells who asked.
+pub(crate) type ChangeSender = oneshot::Sender<Result<Changed, NoChange>>;
+
+struct Waiting {
+    ask: Ask,
+    since: Duration,
+    reply: ChangeSender,
+}
+
+/// Begun, and not known to be committed.
+struct Pending {
+    /// A promotion has nobody who asked for it, and who asked may have been answered already.
+    asked: Option<(Ask, ChangeSender)>,
+    since: Duration,
+}
+
+/// What the loop keeps of the members.
+pub(super) struct Changes {
+    rosters: watch::Sender<Rosters>,
+    waiting: VecDeque<Waiting>,
+    pending: Option<Pending>,
+    next_look: Duration,
+    stopping: bool,
+}
+
+impl Changes {
+    pub(super) fn new(rosters: watch::Sender<Rosters>) -> Self {
+        let (waiting, next_look) = (VecDeque::new(), Duration::ZERO);
+        Self { rosters, waiting, pending: None, next_look, stopping: false }
+    }
+
+    /// Nothing under way, and nobody who waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_none() && self.waiting.is_empty()
+    }
+
+    pub(super) fn ask(&mut self, ask: Ask, now: Duration, reply: ChangeSender) {
+        match self.stopping {
+            true => drop(reply.send(Err(NoChange::Request(Refusal::Stopped)))),
+            false => self.waiting.push_back(Waiting { ask, since: now, reply }),
+        }
+    }
+
+    /// Nothing more is taken.
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Whether messages in this name must not count: they come from another data directory than the
+    /// one that the membership in force binds.
+    pub(super) fn is_stranger(&self, id: NodeId, incarnation: u64) -> bool {
+        self.rosters.borrow().in_force.is_stranger(id, incarnation)
+    }
+
+    /// Begins what can be begun; `heard_within`: how recently a member must have been heard from
+    /// that counts as alive.
+    pub(super) fn begin(
+        &mut self,
+        groups: &mut Groups<Channels>,
+        us: NodeId,
+        now: Duration,
+        heard_within: Duration,
+    ) {
+        let leads = groups.status(DEFAULT_GROUP).is_some_and(|status| status.role == Role::Leader);
+        if !leads {
+            let not_leader = NoChange::Request(Refusal::NotLeader);
+            for waiting in self.waiting.drain(..) {
+                let _ = waiting.reply.send(Err(not_leader.clone()));
+            }
+            return;
+        }
+        if self.pending.is_some() || (self.waiting.is_empty() && now < self.next_look) {
+            return;
+        }
+        let heard: Vec<_> = groups
+            .peers(DEFAULT_GROUP)
+            .filter(|peer| now < peer.heard + heard_within)
+            .map(|peer| peer.id)
+            .collect();
+        let mut not_yet = Vec::new();
+        while self.pending.is_none()
+            && let Some(Waiting { ask, since, reply }) = self.waiting.pop_front()
+        {
+            let in_force = Arc::clone(&self.rosters.borrow().in_force);
+            let standing = Standing { us, hears: &|id| heard.contains(&id) };
+            let change = match plan(&in_force, &standing, &ask) {
+                Ok(Planned::Change(change)) => change,
+                // Only where what is in force is committed: else the answer would come too early.
+                Ok(Planned::Nothing) if !self.rosters.borrow().is_open() => {
+                    let changed = (self.rosters.borrow().committed_at, in_force);
+                    let _ = reply.send(Ok(changed));
+                    continue;
+                }
+                Ok(Planned::Nothing) => {
+                    not_yet.push(Waiting { ask, since, reply });
+                    break;
+                }
+                Err(MembersError::VoterNotBound) => {
+                    // What would bind it may wait behind this one.
+                    not_yet.push(Waiting { ask, since, reply });
+                    continue;
+                }
+                Err(error) => {
+                    let _ = reply.send(Err(NoChange::Refused(error)));
+                    continue;
+                }
+            };
+            match groups.begin_change(DEFAULT_GROUP, change, ()) {
+                Ok(()) => {
+                    tracing::info!(ask = format!("{ask:?}"), "members change");
+                    self.pending = Some(Pending { asked: Some((ask, reply)), since: now });
+                }
+                Err(((), ChangeError::UnderWay | ChangeError::TooEarly)) => {
+                    not_yet.push(Waiting { ask, since, reply });
+                    break;
+                }
+                Err(((), error)) => drop(reply.send(Err(refusal(error)))),
+            }
+        }
+        for waiting in not_yet.into_iter().rev() {
+            self.waiting.push_front(waiting);
+        }
+        self.promote(groups, now);
+    }
+
+    /// Gives a learner the vote it was added for, where one has caught up.
+    fn promote(&mut self, groups: &mut Groups<Channels>, now: Duration) {
+        if self.pending.is_some() || now < self.next_look {
+            return;
+        }
+        self.next_look = now + PROMOTION_LOOK;
+        let in_force = Arc::clone(&self.rosters.borrow().in_force);
+        for change in promotion(&in_force) {
+            if groups.begin_change(DEFAULT_GROUP, change, ()).is_ok() {
+                tracing::info!("a member that has caught up gets its vote");
+                self.pending = Some(Pending { asked: None, since: now });
+                return;
+            }
+        }
+    }
+
+    /// The membership in force is another one.
+    pub(super) fn in_force(&mut self, membership: &Membership<Bytes>) -> Result<(), RecordsError> {
+        let roster = Arc::new(Roster::of(membership)?);
+        self.rosters.send_modify(|rosters| rosters.in_force = roster);
+        Ok(())
+    }
+
+    /// A membership is committed.
+    pub(super) fn committed(
+        &mut self,
+        index: Index,
+        membership: &Membership<Bytes>,
+    ) -> Result<(), RecordsError> {
+        let roster = Arc::new(Roster::of(membership)?);
+        self.rosters.send_modify(|rosters| {
+            rosters.committed = roster;
+            rosters.committed_at = index;
+            rosters.settled = true;
+        });
+        Ok(())
+    }
+
+    /// What was begun is done, through C_new where it went through C_old,new; or is lost sight of.
+    pub(super) fn ended(&mut self, outcome: Result<Index, ChangeRefusal>) {
+        let Some(Pending { asked: Some((_, reply)), .. }) = self.pending.take() else { return };
+        let outcome = match outcome {
+            Ok(index) => Ok((index, Arc::clone(&self.rosters.borrow().committed))),
+            Err(ChangeRefusal::LeaderChanged) => Err(NoChange::Request(Refusal::LeaderChanged)),
+            Err(ChangeRefusal::Refused(error)) => Err(refusal(error)),
+        };
+        let _ = reply.send(outcome);
+    }
+
+    /// This process knows what is committed, from here on.
+    pub(super) fn settled(&mut self) {
+        self.rosters.send_if_modified(|rosters| !std::mem::replace(&mut rosters.settled, true));
+    }
+
+    pub(super) fn refuse_all(&mut self, refusal: Refusal) {
+        self.refuse_pending(refusal);
+        for waiting in self.waiting.drain(..) {
+            let _ = waiting.reply.send(Err(NoChange::Request(refusal)));
+        }
+    }
+
+    /// Whoever waits longer than `patience` is told so.
+    pub(super) fn expire(&mut self, now: Duration, patience: Duration) {
+        if let Some(pending) = &mut self.pending
+            && pending.since + patience <= now
+            && let Some((_, reply)) = pending.asked.take()
+        {
+            let _ = reply.send(Err(NoChange::Request(Refusal::TimedOut)));
+        }
+        while let Some(waiting) = self.waiting.pop_front_if(|front| front.since + WAIT <= now) {
+            // Not begun, and never will be.
+            let refused = NoChange::Refused(MembersError::Unhealthy);
+            let _ = waiting.reply.send(Err(refused));
+        }
+    }
+
+    /// Whether the committed membership no longer holds this member, which was one.
+    pub(super) fn has_left(&self, us: NodeId) -> bool {
+        self.rosters.borrow().committed.is_removed(us)
+    }
+
+    fn refuse_pending(&mut self, refusal: Refusal) {
+        if let Some((_, reply)) = self.pending.take().and_then(|pending| pending.asked) {
+            let _ = reply.send(Err(NoChange::Request(refusal)));
+        }
+    }
+}
+
+fn refusal(error: ChangeError) -> NoChange {
+    NoChange::Refused(match error {
+        ChangeError::NotLeader { .. } => return NoChange::Request(Refusal::NotLeader),
+        ChangeError::UnderWay | ChangeError::TooEarly => MembersError::Unhealthy,
+        ChangeError::NoVoters => MembersError::NotEnoughStarted,
+        ChangeError::BadMember(id) => MembersError::NamedTwice(id),
+        ChangeError::NotCaughtUp(_) => MembersError::LearnerNotReady,
+    })
+}
