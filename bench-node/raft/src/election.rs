@@ -20,10 +20,15 @@ use crate::quorum::Poll;
 use crate::raft::{Part, Raft};
 use crate::replication::Leading;
 
+/// How often a hint is acted on: whoever is asked may hear of the broken connection a little later.
+const HINTED_TRIES: u32 = 3;
+
 /// The answers to one campaign.
 #[derive(Default)]
 pub(crate) struct Tally {
     answers: Vec<(NodeId, bool)>,
+    /// What brought this about, where that was a hint, if it may be acted on again.
+    again: Option<Hint>,
     /// The requests have left (a candidate's wait for its own vote).
     asked: bool,
     /// The leader asked for this campaign.
@@ -42,20 +47,28 @@ impl Tally {
     }
 }
 
+/// The connection to the leader broke.
+#[derive(Clone, Copy)]
+struct Hint {
+    leader: NodeId,
+    /// How often it may still be acted on.
+    tries: u32,
+}
+
 /// When the next campaign is due, drawn anew for every wait that follows one.
 pub(crate) struct ElectionTimer {
     random: u64,
     at_least: Duration,
     current: Duration,
     deadline: Duration,
-    /// The deadline is the failover hint's.
-    hinted: bool,
+    /// Whose deadline it is, if it is a hint's.
+    hint: Option<Hint>,
 }
 
 impl ElectionTimer {
     pub(crate) fn new(seed: u64, at_least: Duration, now: Duration) -> Self {
         let mut timer =
-            Self { random: seed, at_least, current: at_least, deadline: now, hinted: false };
+            Self { random: seed, at_least, current: at_least, deadline: now, hint: None };
         timer.restart(now);
         timer
     }
@@ -74,14 +87,14 @@ impl ElectionTimer {
     /// Waits for the same timeout again.
     pub(crate) fn put_off(&mut self, now: Duration) {
         self.deadline = now + self.current;
-        self.hinted = false;
+        self.hint = None;
     }
 
     /// Ends the wait at this time, if that is sooner.
-    fn hasten(&mut self, deadline: Duration) {
+    fn hasten(&mut self, deadline: Duration, hint: Hint) {
         if deadline < self.deadline {
             self.deadline = deadline;
-            self.hinted = true;
+            self.hint = Some(hint);
         }
     }
 
@@ -98,19 +111,24 @@ impl ElectionTimer {
 impl<D: Clone + AsRef<[u8]>> Raft<D> {
     /// No leader was heard from for a whole timeout.
     pub(crate) fn time_out(&mut self) {
-        let hinted = self.timer.hinted;
+        let hint = self.timer.hint;
         self.timer.restart(self.now);
         // A member whose disk stalls cannot win; raising the term would only disturb others.
         if !self.may_campaign() || !self.durability.hard_state_is_durable() {
             return;
         }
-        let reason = if hinted { Reason::ConnectionLost } else { Reason::ElectionTimeout };
+        let reason = hint.map_or(Reason::ElectionTimeout, |_| Reason::ConnectionLost);
         // What only a hint says must not raise the term of a leader that lives.
-        if !self.config.pre_vote && !hinted {
+        if !self.config.pre_vote && hint.is_none() {
             return self.campaign(reason);
         }
         let mut tally = Tally::default();
         tally.note(self.config.id, true);
+        if let Some(Hint { leader, tries }) = hint {
+            // Dead it says nothing, and alive it says no: nobody need wait for it.
+            tally.note(leader, false);
+            tally.again = (tries > 1).then_some(Hint { leader, tries: tries - 1 });
+        }
         self.part = Part::PreCandidate(tally);
         self.record(reason);
         self.ask(true, false);
@@ -130,7 +148,8 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
         following.heard = None;
         let before = |&id: &NodeId| id < self.config.id;
         let rank = self.memberships.quorum.except(peer).filter(before).count() as u32;
-        self.timer.hasten(self.now + self.config.failover_step * rank);
+        let hint = Hint { leader: peer, tries: HINTED_TRIES };
+        self.timer.hasten(self.now + self.config.failover_step * rank, hint);
     }
 
     /// Whether this member promised, by hearing a leader, to elect nobody else yet. Leases rest on it.
@@ -259,9 +278,18 @@ impl<D: Clone + AsRef<[u8]>> Raft<D> {
             Part::Candidate(tally) => (tally, false),
             Part::Follower(_) | Part::Leader(_) => return,
         };
+        let again = tally.again;
         match (self.memberships.quorum.poll(|id| tally.answer(id)), pre_vote) {
             (Poll::Open, _) => {}
-            (Poll::Lost, _) => self.become_follower(None, Reason::VoteLost),
+            (Poll::Lost, _) => {
+                self.become_follower(None, Reason::VoteLost);
+                if let Some(hint) = again {
+                    // After the turns of all others. A leader that is heard meanwhile ends it.
+                    let others = self.memberships.quorum.except(self.config.id).count() as u32;
+                    let wait = self.config.failover_step * (others + 1);
+                    self.timer.hasten(self.now + wait, hint);
+                }
+            }
             (Poll::Won, true) => self.campaign(Reason::PreVoteWon),
             (Poll::Won, false) => self.lead(),
         }

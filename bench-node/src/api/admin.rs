@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use api::admin::admin_server::Admin;
 use api::admin::{
-    ChangeMembershipRequest, ChangeMembershipResponse, Member, UnsafeLocalWriteRequest,
-    UnsafeLocalWriteResponse, UnsafeSwapConfigurationRequest, UnsafeSwapConfigurationResponse,
+    ChangeMembershipRequest, ChangeMembershipResponse, ListMembershipRequest,
+    ListMembershipResponse, Member, UnsafeLocalWriteRequest, UnsafeLocalWriteResponse,
+    UnsafeSwapConfigurationRequest, UnsafeSwapConfigurationResponse,
 };
 use api::etcdserverpb::PutRequest;
 use tokio::sync::oneshot;
@@ -19,7 +20,7 @@ use super::{Shared, stopped};
 use crate::config::{added_member_id, is_address};
 use crate::driver::Input;
 use crate::kv::{Command, check};
-use crate::members::{Added, Ask};
+use crate::members::{Added, Ask, Record, Roster};
 
 /// Serves it.
 pub(crate) struct AdminService {
@@ -34,6 +35,14 @@ impl AdminService {
 
 #[tonic::async_trait]
 impl Admin for AdminService {
+    async fn list_membership(
+        &self,
+        _: Request<ListMembershipRequest>,
+    ) -> Result<Response<ListMembershipResponse>, Status> {
+        let roster = self.shared.ask_of_leader(MembersAsk::List).await?;
+        Ok(Response::new(ListMembershipResponse { members: members(&roster) }))
+    }
+
     async fn change_membership(
         &self,
         request: Request<ChangeMembershipRequest>,
@@ -49,14 +58,7 @@ impl Admin for AdminService {
         });
         let ask = Ask::Replace { voters, learners, added: added.collect() };
         let roster = self.shared.ask_of_leader(MembersAsk::Change(ask)).await?;
-        let members = roster.members().map(|record| Member {
-            id: record.id,
-            name: record.name.clone(),
-            peer: record.peer.clone(),
-            client: record.client.clone(),
-            voter: roster.is_voter(record.id),
-        });
-        Ok(Response::new(ChangeMembershipResponse { members: members.collect() }))
+        Ok(Response::new(ChangeMembershipResponse { members: members(&roster) }))
     }
 
     async fn unsafe_swap_configuration(
@@ -91,6 +93,17 @@ impl Admin for AdminService {
         store.apply(Command::Put(put))?;
         Ok(Response::new(UnsafeLocalWriteResponse { revision: store.revision() }))
     }
+}
+
+fn members(roster: &Roster) -> Vec<Member> {
+    let member = |record: &Record| Member {
+        id: record.id,
+        name: record.name.clone(),
+        peer: record.peer.clone(),
+        client: record.client.clone(),
+        voter: roster.is_voter(record.id),
+    };
+    roster.members().map(member).collect()
 }
 
 fn permitted(on: bool, setting: &str) -> Result<(), Status> {

@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use api::etcdserverpb::cluster_client::ClusterClient;
@@ -254,12 +254,12 @@ pub(crate) async fn etcdctl_ok(node: &Node, args: &[&str]) -> String {
 /// A port that was free a moment ago, that no other call gave, and that the system gives to no
 /// outgoing connection: a node that is started again must find its ports free.
 pub(crate) fn free_port() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     // Not where other processes, which do the same, begin.
-    let first = 10_000 + (std::process::id() % 1_000) as u16 * 20;
+    let first = std::process::id() * 127;
     for _ in 0..20_000 {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 10_000 + (port - 10_000) % 22_000;
+        let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 10_000 + (number % 22_000) as u16;
         if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
             return listener.local_addr().expect("it is bound");
         }

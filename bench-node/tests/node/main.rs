@@ -1,6 +1,7 @@
 //! Real nodes, over real sockets and directories. One test program, for building each costs more
 //! than running it.
 
+mod around_consensus;
 mod cluster;
 mod etcdctl;
 mod failover;

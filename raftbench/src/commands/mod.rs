@@ -8,6 +8,7 @@ mod check;
 mod compare;
 mod lab;
 mod load;
+mod members;
 mod node;
 mod plan;
 mod profiles;
@@ -54,6 +55,8 @@ enum Command {
     Load(load::Args),
     /// Run one member of a bench-node cluster, until SIGTERM or a failure
     Node(node::Args),
+    /// Show the members of a bench-node cluster, or change several of them at once
+    Members(members::Args),
     /// Kill random nodes with -9 under load, round after round, and lose nothing
     Soak(soak::Args),
     /// Show a run again, from its folder
@@ -76,6 +79,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Lab(args) => lab::run(args),
         Command::Load(args) => load::run(args),
         Command::Node(args) => node::run(args),
+        Command::Members(args) => members::run(args),
         Command::Soak(args) => soak::run(args),
         Command::Report(args) => report::run(args),
         Command::Check(args) => check::run(args),
