@@ -22,6 +22,7 @@ pub mod calibrate;
 pub mod clock;
 pub mod intervals;
 pub mod latency_log;
+pub mod preload;
 pub mod record;
 pub mod spec;
 pub mod summary;

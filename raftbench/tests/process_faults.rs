@@ -148,6 +148,46 @@ fn leadership_is_handed_over(target: &str) {
     assert_eq!(summary["checks"]["audit"], "pass", "{told}");
 }
 
+const REPLACE: &str = r#"
+[[faults]]
+kind = "replace"
+target = "follower"
+at_s = 0.5
+rejoin_after_s = 1
+"#;
+
+#[test]
+fn a_member_is_replaced_on_etcd() {
+    needs_etcd();
+    a_member_is_replaced("etcd");
+}
+
+#[test]
+fn a_member_is_replaced_on_bench_node() {
+    a_member_is_replaced("bench-node");
+}
+
+fn a_member_is_replaced(target: &str) {
+    let bench = Bench::with(&profile(REPLACE));
+    let mut command = bench.command("run", target);
+    // Longer, for etcd wants its members connected for 5 s before it takes another one.
+    let command = command.args(["--set", "phases.measure_s=12"]);
+    let output = command.args(["--set", "load.preload={keys=50,bytes=1000}"]).output();
+    let output = output.expect("started");
+    let summary = bench.summary();
+    let told = format!("{}\n{summary:#}", String::from_utf8_lossy(&output.stderr));
+    let fault = &summary["faults"][0];
+    assert_eq!(fault["effective"], true, "{told}");
+    for part in ["signal 9", "removed", "bytes deleted", "added", "started as pid"] {
+        assert!(fault["proof"].as_str().expect("a proof").contains(part), "{part}: {told}");
+    }
+    assert!(fault["recovered_s"].as_f64() >= fault["healed_s"].as_f64(), "{told}");
+    assert_eq!(summary["checks"]["audit"], "pass", "{told}");
+    assert_eq!(summary["checks"]["lost_writes"], 0, "{told}");
+    let undone = chaos::journal::not_undone(&bench.out().join("undo.jsonl")).expect("a journal");
+    assert_eq!(undone, []);
+}
+
 #[test]
 fn a_bench_node_cluster_that_others_started_is_loaded_but_never_broken() {
     a_cluster_that_others_started_is_loaded_but_never_broken("bench-node");

@@ -99,6 +99,31 @@ fn leadership_goes_to_one_member_that_may_not_have_it_yet() {
 }
 
 #[test]
+fn members_are_replaced_one_at_a_time_by_those_that_are_left() {
+    let replace = |target: &str| {
+        with_fault(&format!(
+            "kind = \"replace\"\ntarget = {target}\nat_s = 2\nrejoin_after_s = 1.5"
+        ))
+    };
+    let faults = plan(&replace("\"follower\""), &[]).expect("a plan").faults;
+    let rejoin_after = Duration::from_millis(1500);
+    assert_eq!(faults[0].kind, FaultKind::Replace { rejoin_after });
+    refused(&replace("\"followers\""), &[], &["`faults.f1.target`", "one at a time"]);
+    refused(&replace("\"n1\""), &["cluster.nodes=2"], &["without a third member"]);
+    let text = with_fault("kind = \"replace\"\ntarget = \"n1\"\nat_s = 2");
+    refused(&text, &[], &["`faults.f1.rejoin_after_s`", "in seconds"]);
+}
+
+#[test]
+fn what_is_written_before_the_load_is_asked_for_whole() {
+    let plan = plan(LEAST, &["load.preload={keys=10,bytes=64}"]).expect("a plan");
+    let preload = plan.preload.as_ref().expect("asked for");
+    assert_eq!((preload.keys, preload.value_bytes, preload.bytes()), (10, 64, 640));
+    refused(LEAST, &["load.preload={keys=10}"], &["`load.preload.bytes`"]);
+    refused(LEAST, &["load.preload={keys=10,bytes=1}"], &["from 16 to"]);
+}
+
+#[test]
 fn an_unknown_key_names_file_line_and_the_nearest() {
     let text = "[load]\nrate_per_secnd = 5\n[phases]\nmeasure_s = 1\n";
     refused(

@@ -8,7 +8,8 @@ use api::etcdserverpb::cluster_client::ClusterClient;
 use api::etcdserverpb::kv_client::KvClient;
 use api::etcdserverpb::maintenance_client::MaintenanceClient;
 use api::etcdserverpb::{
-    Member, MemberListRequest, MoveLeaderRequest, RangeRequest, StatusRequest, StatusResponse,
+    Member, MemberAddRequest, MemberListRequest, MemberRemoveRequest, MoveLeaderRequest,
+    RangeRequest, StatusRequest, StatusResponse,
 };
 use api::mvccpb::KeyValue;
 use bytes::Bytes;
@@ -58,6 +59,27 @@ pub async fn move_leader(channel: Channel, endpoint: &str, to: u64) -> Result<()
     let mut client = MaintenanceClient::new(channel);
     let answer = client.move_leader(MoveLeaderRequest { target_id: to }).await;
     answer.map(drop).map_err(failed("move leader", endpoint))
+}
+
+/// Asks `endpoint` to remove the member `id` from its cluster.
+pub async fn member_remove(endpoint: &str, id: u64, timeout: Duration) -> Result<(), LoadError> {
+    let mut client = ClusterClient::new(channel(endpoint, timeout).await?);
+    let answer = client.member_remove(MemberRemoveRequest { id }).await;
+    answer.map(drop).map_err(failed("member remove", endpoint))
+}
+
+/// Asks `endpoint` to add a member that votes, whose peers reach it at `peer` (`host:port`); its id.
+pub async fn member_add(endpoint: &str, peer: &str, timeout: Duration) -> Result<u64, LoadError> {
+    let mut client = ClusterClient::new(channel(endpoint, timeout).await?);
+    let request =
+        MemberAddRequest { peer_ur_ls: vec![format!("http://{peer}")], ..Default::default() };
+    let answer = client.member_add(request).await.map_err(failed("member add", endpoint))?;
+    let id = answer.into_inner().member.map(|member| member.id);
+    id.ok_or_else(|| LoadError::Call {
+        call: "member add",
+        endpoint: endpoint.to_owned(),
+        problem: "the answer does not name the new member".to_owned(),
+    })
 }
 
 /// All keys under `prefix`, read linearizably, in pages of about `page_keys`. Any endpoint may
@@ -131,7 +153,10 @@ fn after(key: &[u8]) -> Bytes {
     next.into()
 }
 
-fn failed(call: &'static str, endpoint: &str) -> impl FnOnce(tonic::Status) -> LoadError {
+pub(crate) fn failed(
+    call: &'static str,
+    endpoint: &str,
+) -> impl FnOnce(tonic::Status) -> LoadError {
     let endpoint = endpoint.to_owned();
     move |status| {
         let problem = format!("{:?}: {}", status.code(), status.message());

@@ -18,7 +18,7 @@ use super::process::{Node, log_tail};
 use super::status::{self, View};
 use super::targets::bench_node::BenchNode;
 use super::targets::etcd::Etcd;
-use super::targets::{Launcher, Member, external};
+use super::targets::{Launcher, Member, Role, external};
 use crate::evidence::{NetworkRecord, NodeRecord};
 use crate::keeper::Keeper;
 use crate::plan::{ClusterPlan, Target};
@@ -210,7 +210,7 @@ impl Own {
             // Let go of just before they are bound.
             drop(sites.remove(0));
             let mut running = self.lock();
-            let node = self.spawn(member, 1).map_err(Failed::Other)?;
+            let node = self.spawn(member, 1, Role::Founder).map_err(Failed::Other)?;
             running.nodes.push(node);
         }
         for index in 0..count {
@@ -259,9 +259,9 @@ impl Own {
         if taken { Failed::PortTaken(error) } else { Failed::Other(error) }
     }
 
-    fn spawn(&self, member: &Member, start: u32) -> anyhow::Result<Node> {
-        let command = self.launcher.command(member, &self.members)?;
-        Node::spawn(command, member, &self.place, &self.mark, start)
+    fn spawn(&self, member: &Member, start: u32, role: Role) -> anyhow::Result<Node> {
+        let command = self.launcher.command(member, &self.members, role)?;
+        Node::spawn(command, member, &self.place, &self.mark, start, role)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Running> {
@@ -281,6 +281,26 @@ impl Own {
         {
             node.down_is_meant = expected;
         }
+    }
+
+    /// Removes the data directory of `node`, which must be down and is never started as a founder
+    /// again; the bytes that it held.
+    pub(super) fn wipe(&self, name: &str) -> anyhow::Result<u64> {
+        let index = self.index(name).context("no such node")?;
+        let mut running = self.lock();
+        let node = running.nodes.get_mut(index).context("it was never started")?;
+        ensure!(node.victim.exit().is_some(), "{name} still runs");
+        node.role = Role::Added;
+        let path = &self.members[index].data_dir;
+        let bytes = bytes_under(path)?;
+        std::fs::remove_dir_all(path)
+            .with_context(|| format!("cannot remove {}", path.display()))?;
+        Ok(bytes)
+    }
+
+    /// Where the peers of `node` reach it.
+    pub(super) fn peer(&self, node: &str) -> Option<&str> {
+        Some(&self.members[self.index(node)?].peer)
     }
 
     /// The process and the count of starts of each member, for the observer.
@@ -327,7 +347,7 @@ impl Own {
                 let node = running.nodes.get_mut(index).context("it was never started")?;
                 ensure!(node.victim.exit().is_some(), "it still runs");
                 node.reap();
-                *node = self.spawn(member, node.start + 1)?;
+                *node = self.spawn(member, node.start + 1, node.role)?;
             }
             let deadline = Instant::now() + Duration::from_secs(20);
             let ended = loop {
@@ -372,6 +392,20 @@ fn member(number: usize, site: &Site, data: &Path, logs: &Path) -> Member {
         log: logs.join(format!("{name}.log")),
         name,
     }
+}
+
+fn bytes_under(path: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    let read =
+        std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+    for entry in read {
+        let entry = entry?;
+        bytes += match entry.metadata()? {
+            folder if folder.is_dir() => bytes_under(&entry.path())?,
+            file => file.len(),
+        };
+    }
+    Ok(bytes)
 }
 
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {

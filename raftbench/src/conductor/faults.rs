@@ -17,10 +17,9 @@ use tokio::runtime::Handle;
 
 use super::choose::{Field, NoChoice, choose};
 use super::cluster::{Cluster, Own};
-use super::ready;
 use super::status::View;
-use super::transfer;
 use super::witness::Peers;
+use super::{ready, replace, transfer};
 use crate::evidence::FaultRecord;
 use crate::plan::{FaultKind, FaultPlan};
 
@@ -70,7 +69,7 @@ struct Chosen {
 }
 
 /// Faults that were applied, with their notes in the journal.
-type Applied = Vec<(Box<dyn Fault>, Noted)>;
+pub(super) type Applied = Vec<(Box<dyn Fault>, Noted)>;
 
 /// What came of undoing a fault.
 struct Undone {
@@ -143,20 +142,51 @@ async fn strike(
         return Ok(Vec::new());
     }
 
-    // Signals are sent and looked after on a thread: both may take their time.
-    let (kind, id) = (plan.kind, plan.id.clone());
+    if let FaultKind::Replace { rejoin_after } = plan.kind {
+        let kill = FaultKind::Kill { restart_after: None };
+        let killed = bite(stage, &plan.id, kill, victims, &view, record).await?;
+        return replace::replace(stage, &view, record, killed, rejoin_after).await;
+    }
+    let applied = bite(stage, &plan.id, plan.kind, victims, &view, record).await?;
+    let Some(holds) = plan.kind.holds() else { return Ok(Vec::new()) };
+    let heal_at = stage.clock.instant_at(record.injected_ns) + holds;
+    tokio::time::sleep_until(heal_at.into()).await;
     let inside = stage.clone();
+    let Undone { held, seen, problems } = on_thread(move || inside.heal(applied)).await??;
+    record.effective &= held;
+    record.proof = join(&record.proof, &seen);
+    if !problems.is_empty() {
+        // It bit all the same; but it was not undone, and holds its victims to the end of the run.
+        return Ok(problems);
+    }
+    record.healed_ns = Some(stage.clock.now_ns());
+    stage.release(&record.victims);
+    record.recovered_ns = stage.recovered(&record.victims).await;
+    Ok(Vec::new())
+}
+
+/// Applies `kind` to the victims and looks until it is seen to hold, or should have been.
+async fn bite(
+    stage: &Arc<Stage>,
+    id: &str,
+    kind: FaultKind,
+    victims: Vec<String>,
+    view: &View,
+    record: &mut FaultRecord,
+) -> anyhow::Result<Applied> {
+    // Signals are sent and looked after on a thread: both may take their time.
+    let (inside, id) = (stage.clone(), id.to_owned());
     let (injected_ns, mut applied) =
         on_thread(move || inside.inject(&id, kind, &victims)).await??;
     record.injected_ns = injected_ns;
 
-    let holds = plan.kind.holds();
+    let holds = kind.holds();
     let heal_at = holds.map(|holds| stage.clock.instant_at(injected_ns) + holds);
     let verify_until = heal_at.unwrap_or_else(|| {
         Instant::now() + (stage.election_timeout * VERIFY_TIMEOUTS).max(VERIFY_AT_LEAST)
     });
     let gone_by = exit_patience(kind).map(|patience| verify_until.max(Instant::now() + patience));
-    let mut peers = stage.peers(&record.victims, &view, holds, injected_ns);
+    let mut peers = stage.peers(&record.victims, view, holds, injected_ns);
     let (findings, back) = on_thread(move || {
         let look = |(fault, _): &mut (Box<dyn Fault>, Noted)| {
             let mut until = verify_until;
@@ -177,20 +207,7 @@ async fn strike(
     let seen: Vec<_> = findings.into_iter().map(|finding| finding.seen).collect();
     record.proof = seen.join("; ");
 
-    let Some(heal_at) = heal_at else { return Ok(Vec::new()) };
-    tokio::time::sleep_until(heal_at.into()).await;
-    let inside = stage.clone();
-    let Undone { held, seen, problems } = on_thread(move || inside.heal(applied)).await??;
-    record.effective &= held;
-    record.proof = join(&record.proof, &seen);
-    if !problems.is_empty() {
-        // It bit all the same; but it was not undone, and holds its victims to the end of the run.
-        return Ok(problems);
-    }
-    record.healed_ns = Some(stage.clock.now_ns());
-    stage.release(&record.victims);
-    record.recovered_ns = stage.recovered(&record.victims).await;
-    Ok(Vec::new())
+    Ok(applied)
 }
 
 /// How long the victim of a fault that ends it may take to be gone.
@@ -198,7 +215,7 @@ fn exit_patience(kind: FaultKind) -> Option<Duration> {
     match kind {
         FaultKind::Kill { .. } => Some(KILL_PATIENCE),
         FaultKind::Terminate { .. } => Some(TERMINATE_PATIENCE),
-        FaultKind::Pause { .. } | FaultKind::Transfer => None,
+        FaultKind::Pause { .. } | FaultKind::Transfer | FaultKind::Replace { .. } => None,
     }
 }
 
@@ -293,7 +310,7 @@ impl Stage {
     }
 
     /// When every victim had caught up with the leader, if within the deadline.
-    async fn recovered(&self, victims: &[String]) -> Option<i64> {
+    pub(super) async fn recovered(&self, victims: &[String]) -> Option<i64> {
         let deadline = Instant::now() + RECOVERY_DEADLINE;
         while Instant::now() < deadline {
             if ready::caught_up(&self.cluster, &self.clock, victims).await.is_ok() {
@@ -327,11 +344,16 @@ impl Stage {
         }
     }
 
-    fn own(&self) -> anyhow::Result<&Own> {
+    /// Notes that it was undone.
+    pub(super) fn done(&self, noted: Noted) -> anyhow::Result<()> {
+        Ok(self.journal.done(noted)?)
+    }
+
+    pub(super) fn own(&self) -> anyhow::Result<&Own> {
         self.cluster.own().ok_or_else(|| anyhow!("the cluster is not ours to break"))
     }
 
-    fn release(&self, victims: &[String]) {
+    pub(super) fn release(&self, victims: &[String]) {
         self.lock_held().retain(|node| !victims.contains(node));
     }
 
@@ -345,13 +367,15 @@ fn fault(kind: FaultKind, victim: Victim) -> anyhow::Result<Box<dyn Fault>> {
         FaultKind::Kill { .. } => Box::new(End::kill(victim)),
         FaultKind::Terminate { .. } => Box::new(End::terminate(victim)),
         FaultKind::Pause { .. } => Box::new(Pause::of(victim)),
-        FaultKind::Transfer => bail!("a transfer is asked of the cluster, not done to a process"),
+        FaultKind::Transfer | FaultKind::Replace { .. } => {
+            bail!("{} is not done to one process alone", kind.name())
+        }
     })
 }
 
 /// Runs `work` on a thread of its own. Not on the runtime's pool: when a run is broken off, the
 /// program does not wait for a fault that is being watched.
-async fn on_thread<T: Send + 'static>(
+pub(super) async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> anyhow::Result<T> {
     let (done, result) = tokio::sync::oneshot::channel();

@@ -17,6 +17,7 @@ mod ports;
 mod process;
 mod prometheus;
 mod ready;
+mod replace;
 mod round_trips;
 pub mod soak;
 mod status;
@@ -26,12 +27,15 @@ mod transfer;
 mod walk;
 mod witness;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use loadgen::audit::read_final_state;
 use loadgen::clock::RunClock;
+use loadgen::preload::{self, Preload};
 
 use crate::evidence::Observed;
 use crate::folder::RunFolder;
@@ -109,6 +113,9 @@ async fn observe(
         seed: plan.seed,
         undo_journal: &folder.file("undo.jsonl"),
     };
+    if let Some(preload) = &plan.preload {
+        fill(plan, preload, watch, cluster).await?;
+    }
     (watch.says)("measuring the network");
     let mut network = tokio::task::block_in_place(|| cluster.look_at_network())?;
     // Asked before anything is broken: a node that is down at the end tells its id no more.
@@ -144,6 +151,28 @@ async fn observe(
         stolen_cpu_share: walked.stolen_cpu_share,
         problems: walked.problems,
     })
+}
+
+/// Writes what the cluster is to hold, and says how far it has come.
+async fn fill(
+    plan: &Plan,
+    preload: &Preload,
+    watch: &Watch,
+    cluster: &Arc<Cluster>,
+) -> anyhow::Result<()> {
+    // Beside the run's own keys, not under their prefix: the audit reads those back.
+    let prefix = format!("preload/{}", plan.load.keys.prefix);
+    let written = Arc::new(AtomicU32::new(0));
+    let endpoints = cluster.endpoints();
+    let mut filling = pin!(preload::fill(preload, &prefix, &endpoints, written.clone()));
+    loop {
+        let done = written.load(Ordering::Relaxed);
+        (watch.says)(&format!("preload: {done} of {} keys", preload.keys));
+        let told = tokio::time::timeout(Duration::from_secs(5), &mut filling).await;
+        if let Ok(filled) = told {
+            return filled.context("the preload was not written");
+        }
+    }
 }
 
 /// Starts a cluster, hands it to `work` once it serves, and stops it, whatever comes: an error, or

@@ -13,7 +13,7 @@ use chaos::{Exit, Victim};
 use rustix::process::Signal;
 
 use super::place::Place;
-use super::targets::Member;
+use super::targets::{Member, Role};
 use crate::keeper::MARK;
 
 /// The nodes share this machine's cores with the generator, which in earnest has a machine of its
@@ -31,6 +31,8 @@ pub(super) struct Node {
     pub(super) start: u32,
     /// A fault, or the end of the run, takes it down.
     pub(super) down_is_meant: bool,
+    /// What it is started as, also when it is started again.
+    pub(super) role: Role,
     name: String,
     child: Child,
 }
@@ -43,6 +45,7 @@ impl Node {
         place: &Place,
         mark: &str,
         start: u32,
+        role: Role,
     ) -> anyhow::Result<Self> {
         let open = OpenOptions::new().create(true).append(true).open(&member.log);
         let log = open.with_context(|| format!("cannot open {}", member.log.display()))?;
@@ -59,7 +62,7 @@ impl Node {
         // Nobody but us reaps it, so its id is its own until then.
         let victim = place.victim(&member.name, child.id() as i32, ports)?;
         let name = member.name.clone();
-        Ok(Self { victim, start, down_is_meant: false, name, child })
+        Ok(Self { victim, start, down_is_meant: false, role, name, child })
     }
 
     /// It accepts connections everywhere; or how it ended.

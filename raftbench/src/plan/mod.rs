@@ -11,6 +11,7 @@ mod timeline;
 use std::fmt;
 use std::time::Duration;
 
+use loadgen::preload::Preload;
 use loadgen::spec::LoadSpec;
 use toml::Table;
 
@@ -36,6 +37,8 @@ pub struct Plan {
     pub seed: u64,
     /// What is loaded.
     pub cluster: ClusterPlan,
+    /// What it holds before that.
+    pub preload: Option<Preload>,
     /// How it is loaded.
     pub load: LoadSpec,
     /// What breaks, by time.
@@ -114,6 +117,12 @@ pub enum FaultKind {
     },
     /// The leader is asked to hand leadership to the target (etcd's MoveLeader).
     Transfer,
+    /// SIGKILL, and the node never comes back: it is removed from the cluster, its data directory
+    /// goes, and a new member takes its place with an empty one.
+    Replace {
+        /// From the injection to the new member's start.
+        rejoin_after: Duration,
+    },
 }
 
 /// Whom a fault strikes.
@@ -227,6 +236,7 @@ impl FaultKind {
             FaultKind::Terminate { .. } => "terminate",
             FaultKind::Pause { .. } => "pause",
             FaultKind::Transfer => "transfer",
+            FaultKind::Replace { .. } => "replace",
         }
     }
 
@@ -238,6 +248,7 @@ impl FaultKind {
             }
             FaultKind::Pause { resume_after } => Some(resume_after),
             FaultKind::Transfer => Some(Duration::ZERO),
+            FaultKind::Replace { rejoin_after } => Some(rejoin_after),
         }
     }
 }

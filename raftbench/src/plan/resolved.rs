@@ -119,6 +119,13 @@ impl Plan {
         out.insert("keys".into(), Value::Table(keys));
         let values = table([("bytes", whole(load.value_bytes as u64))]);
         out.insert("values".into(), Value::Table(values));
+        if let Some(preload) = &self.preload {
+            let preload = table([
+                ("keys", whole(preload.keys.into())),
+                ("bytes", whole(preload.value_bytes as u64)),
+            ]);
+            out.insert("preload".into(), Value::Table(preload));
+        }
         out
     }
 
@@ -151,6 +158,7 @@ impl FaultPlan {
         let undo = match self.kind {
             FaultKind::Pause { .. } => Some("resume_after_s"),
             FaultKind::Kill { .. } | FaultKind::Terminate { .. } => Some("restart_after_s"),
+            FaultKind::Replace { .. } => Some("rejoin_after_s"),
             FaultKind::Transfer => None,
         };
         if let (Some(undo), Some(held)) = (undo, self.kind.holds()) {

@@ -51,6 +51,9 @@ impl fmt::Display for Plan {
             load.connections,
             load.timeout.as_millis()
         )?;
+        if let Some(preload) = &self.preload {
+            writeln!(f, "preload    {} keys of {} bytes", preload.keys, preload.value_bytes)?;
+        }
         writeln!(f, "seed       {}\n", self.seed)?;
         for (at_s, what) in self.timeline() {
             writeln!(f, "{at_s:>9.3} s  {what}")?;
@@ -79,6 +82,9 @@ impl Plan {
                 FaultKind::Kill { .. } => ("kill -9", "start again what was killed"),
                 FaultKind::Terminate { .. } => ("SIGTERM to", "start again what ended"),
                 FaultKind::Pause { .. } => ("pause", "resume what was paused"),
+                FaultKind::Replace { .. } => {
+                    ("kill -9, wipe and remove", "add and start what takes its place")
+                }
             };
             match fault.kind.holds() {
                 Some(held) => {

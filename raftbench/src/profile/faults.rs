@@ -14,7 +14,8 @@ const KILL: &[&str] = &["kind", "target", "at_s", "restart_after_s", "every_s", 
 const RESTART: &[&str] = &["kind", "target", "at_s", "every_s", "times"];
 const PAUSE: &[&str] = &["kind", "target", "at_s", "resume_after_s", "every_s", "times"];
 const TRANSFER: &[&str] = &["kind", "target", "at_s", "every_s", "times"];
-const KINDS: [&str; 5] = ["kill", "terminate", "pause", "restart", "transfer"];
+const REPLACE: &[&str] = &["kind", "target", "at_s", "rejoin_after_s", "every_s", "times"];
+const KINDS: [&str; 6] = ["kill", "terminate", "pause", "restart", "transfer", "replace"];
 
 /// Reads and checks all faults; in order of time.
 pub(super) fn faults(
@@ -58,6 +59,7 @@ fn fault_section<'a>(
         Some(Kind::Text(kind)) if kind == "pause" => PAUSE,
         Some(Kind::Text(kind)) if kind == "restart" => RESTART,
         Some(Kind::Text(kind)) if kind == "transfer" => TRANSFER,
+        Some(Kind::Text(kind)) if kind == "replace" => REPLACE,
         Some(Kind::Text(kind)) if KINDS.contains(&kind.as_str()) => KILL,
         _ => {
             // Without a kind, no other key can be judged.
@@ -97,6 +99,14 @@ fn fault(
         "transfer" => {
             check_successor(section, &target, cluster.nodes)?;
             FaultKind::Transfer
+        }
+        "replace" => {
+            check_replaced(section, &target, cluster.nodes)?;
+            let rejoin_after = section.seconds("rejoin_after_s", true)?.ok_or_else(|| {
+                let what = "how long after the kill the new member starts, in seconds";
+                section.missing("rejoin_after_s", what)
+            })?;
+            FaultKind::Replace { rejoin_after }
         }
         _ => {
             let resume_after = section.seconds("resume_after_s", false)?.ok_or_else(|| {
@@ -144,6 +154,31 @@ fn check_successor(
         "is `{target}`, and a transfer's target is who is to lead next: `follower`, or the name of \
          one node, in a cluster of more than one"
     );
+    Err(section.error_at("target", message))
+}
+
+/// Members are replaced one at a time, and by those that are left.
+fn check_replaced(
+    section: &Section<'_>,
+    target: &FaultTarget,
+    nodes: usize,
+) -> Result<(), ProfileError> {
+    let one = match target {
+        FaultTarget::Leader | FaultTarget::Follower | FaultTarget::One => true,
+        FaultTarget::Names(names) => names.len() == 1,
+        _ => false,
+    };
+    let message = match (one, nodes >= 3) {
+        (true, true) => return Ok(()),
+        (false, _) => format!(
+            "is `{target}`, and members are replaced one at a time: `leader`, `follower`, `one`, or \
+             the name of one node"
+        ),
+        (true, false) => format!(
+            "is `{target}` in a cluster of {nodes}; without a third member there is nobody left to \
+             agree on the change"
+        ),
+    };
     Err(section.error_at("target", message))
 }
 
@@ -214,6 +249,7 @@ fn check_time(
     let (key, instead) = match kind {
         FaultKind::Pause { .. } => ("resume_after_s", "shorten it"),
         FaultKind::Transfer => ("at_s", "move it"),
+        FaultKind::Replace { .. } => ("rejoin_after_s", "shorten it"),
         FaultKind::Kill { .. } | FaultKind::Terminate { .. } => {
             ("restart_after_s", "shorten it, or leave it out to keep the node down")
         }

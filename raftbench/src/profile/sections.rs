@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use loadgen::preload::Preload;
 use loadgen::spec::{Arrivals, Consistency, KeyDistribution, Keys, LoadSpec, MIN_VALUE_BYTES};
 
 use super::document::Document;
@@ -36,6 +37,7 @@ const LOAD: &[&str] = &[
     "mix",
     "keys",
     "values",
+    "preload",
 ];
 
 /// More nodes than this on one machine measure the machine.
@@ -56,6 +58,7 @@ pub(super) fn plan(
     let root = Section::root(document, ROOT)?;
     let cluster = cluster(&root.section("cluster", CLUSTER)?, seed)?;
     let load = load(&root, seed, key_prefix)?;
+    let preload = preload(&root.section("load", LOAD)?)?;
     let checks = checks(&root.section("checks", &["audit", "linearizable"])?, &load)?;
     let faults = faults::faults(&root, &cluster, load.measure)?;
     Ok(Plan {
@@ -63,6 +66,7 @@ pub(super) fn plan(
         description: root.text("description")?.unwrap_or_default().to_owned(),
         seed,
         cluster,
+        preload,
         load,
         faults,
         checks,
@@ -208,6 +212,19 @@ fn load(root: &Section<'_>, seed: u64, key_prefix: &str) -> Result<LoadSpec, Pro
         drain,
         seed,
     })
+}
+
+/// What is written before the load; absent: nothing.
+fn preload(section: &Section<'_>) -> Result<Option<Preload>, ProfileError> {
+    if section.value("preload").is_none() {
+        return Ok(None);
+    }
+    let section = section.section("preload", &["keys", "bytes"])?;
+    let keys = section.integer("keys", 1..=100_000_000)?;
+    let keys = keys.ok_or_else(|| section.missing("keys", "how many keys to write"))? as u32;
+    let bytes = section.integer("bytes", MIN_VALUE_BYTES as u64..=MAX_VALUE_BYTES)?;
+    let bytes = bytes.ok_or_else(|| section.missing("bytes", "the size of each value"))?;
+    Ok(Some(Preload { keys, value_bytes: bytes as usize }))
 }
 
 fn arrivals(section: &Section<'_>, connections: usize) -> Result<Arrivals, ProfileError> {

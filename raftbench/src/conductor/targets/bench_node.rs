@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use super::{Launcher, Member};
+use super::{Launcher, Member, Role};
 use crate::conductor::events::{LogLine, Who, unix_ns};
 use crate::evidence::EventRole;
 use crate::plan::ClusterPlan;
@@ -46,6 +46,8 @@ struct Config<'a> {
     cluster: &'a str,
     heartbeat_ms: u64,
     election_timeout_ms: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    join: bool,
     members: Vec<ConfigMember<'a>>,
     settings: &'a toml::Table,
 }
@@ -62,7 +64,7 @@ impl Launcher for BenchNode {
         &self.version
     }
 
-    fn command(&self, member: &Member, all: &[Member]) -> anyhow::Result<Command> {
+    fn command(&self, member: &Member, all: &[Member], role: Role) -> anyhow::Result<Command> {
         let config = Config {
             name: &member.name,
             data_dir: &member.data_dir,
@@ -72,6 +74,7 @@ impl Launcher for BenchNode {
             cluster: &self.cluster,
             heartbeat_ms: self.heartbeat_ms,
             election_timeout_ms: self.election_timeout_ms,
+            join: role == Role::Added,
             members: all
                 .iter()
                 .map(|m| ConfigMember { name: &m.name, peer: &m.peer, client: &m.client })

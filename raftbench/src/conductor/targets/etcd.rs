@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
-use super::{Launcher, Member};
+use super::{Launcher, Member, Role};
 use crate::conductor::events::{LogLine, Who, unix_ns};
 use crate::evidence::EventRole;
 use crate::plan::ClusterPlan;
@@ -49,10 +49,14 @@ impl Launcher for Etcd {
         &self.version
     }
 
-    fn command(&self, member: &Member, all: &[Member]) -> anyhow::Result<Command> {
+    fn command(&self, member: &Member, all: &[Member], role: Role) -> anyhow::Result<Command> {
         let url = |address: &str| format!("http://{address}");
         let cluster: Vec<_> =
             all.iter().map(|member| format!("{}=http://{}", member.name, member.peer)).collect();
+        let state = match role {
+            Role::Founder => "new",
+            Role::Added => "existing",
+        };
         let mut command = Command::new("etcd");
         // Settings of the user's own etcd are not this cluster's.
         for (name, _) in std::env::vars_os() {
@@ -71,7 +75,7 @@ impl Launcher for Etcd {
             .args(["--initial-advertise-peer-urls", &url(&member.peer)])
             .args(["--listen-metrics-urls", &url(&member.metrics)])
             .args(["--initial-cluster", &cluster.join(",")])
-            .args(["--initial-cluster-state", "new"])
+            .args(["--initial-cluster-state", state])
             .args(["--heartbeat-interval", &self.heartbeat_ms.to_string()])
             .args(["--election-timeout", &self.election_timeout_ms.to_string()])
             .args(["--logger", "zap", "--log-outputs", "stderr"])

@@ -27,13 +27,23 @@ pub struct Member {
     pub log: PathBuf,
 }
 
+/// How a member came into its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// With it.
+    Founder,
+    /// Later, through the others.
+    Added,
+}
+
 /// How one target is started.
 pub(super) trait Launcher: Send + Sync {
     /// Its name and version, as in `etcd 3.4.23`.
     fn version(&self) -> &str;
 
-    /// The command line of `member` in a cluster of `all`.
-    fn command(&self, member: &Member, all: &[Member]) -> anyhow::Result<Command>;
+    /// The command line of `member` in a cluster of `all`, as one of its founders or as one that was
+    /// added to it.
+    fn command(&self, member: &Member, all: &[Member], role: Role) -> anyhow::Result<Command>;
 
     /// What a line of its log says about leadership, if anything.
     fn read_log_line(&self, line: &str) -> Option<LogLine>;
