@@ -30,8 +30,7 @@ use crate::metrics::Metrics;
 use crate::peers::Outboxes;
 use crate::snapshot::{SnapshotError, SnapshotMeta};
 use crate::store::{
-    Batch, ChangeRefusal, Groups, Options, ReceivedSnapshot, SnapshotLimits, SnapshotTask, Steps,
-    Waiters,
+    Batch, Groups, Options, ReceivedSnapshot, SnapshotLimits, SnapshotTask, Steps, Waiters,
 };
 pub(crate) use crate::store::{Refusal, TransferRefusal};
 use crate::wal::{self, WalError};
@@ -102,7 +101,6 @@ impl Waiters for Channels {
     type Write = OutcomeSender;
     type Read = ReadSender;
     type Transfer = oneshot::Sender<Result<(), TransferRefusal>>;
-    type Change = oneshot::Sender<Result<Index, ChangeRefusal>>;
 }
 
 /// Writes and sends snapshots, away from the loop; what comes of it is an input.
@@ -367,11 +365,9 @@ impl Driver {
         for (reply, outcome) in outcomes.transfers.drain(..) {
             let _ = reply.send(outcome);
         }
-        for (reply, outcome) in outcomes.changes.drain(..) {
-            let _ = reply.send(outcome);
-        }
         // The members are those of the configuration.
         outcomes.memberships.clear();
+        outcomes.committed_memberships.clear();
         for task in outcomes.snapshots.drain(..) {
             match task {
                 SnapshotTask::Write { meta, frozen } => parts.snapshots.write(meta, frozen),

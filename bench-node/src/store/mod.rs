@@ -37,7 +37,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::{Change, Index, NodeId, PeerStatus, Recovered, Role, Status, Term};
+use raft::{Change, ChangeError, Index, NodeId, PeerStatus, Recovered, Role, Status, Term};
 
 use crate::GroupId;
 use crate::error::NodeError;
@@ -49,7 +49,7 @@ pub use bugs::SeededBug;
 use group::Group;
 use messages::Outgoing;
 pub use messages::{Batch, Heartbeat, HeartbeatAnswer};
-pub use outcomes::{Applied, ChangeRefusal, Outcomes, Refusal, SnapshotTask, TransferRefusal};
+pub use outcomes::{Applied, Outcomes, Refusal, SnapshotTask, TransferRefusal};
 pub use snapshots::{ReceivedSnapshot, SnapshotLimits};
 pub use steps::Steps;
 
@@ -62,8 +62,6 @@ pub trait Waiters {
     type Read;
     /// For a transfer of leadership.
     type Transfer;
-    /// For a change of members.
-    type Change;
 }
 
 /// What all groups of a node have in common.
@@ -194,13 +192,19 @@ impl<W: Waiters> Groups<W> {
         }
     }
 
-    /// Change a group's members; answered once the change is committed, C_new too where it goes
-    /// through C_old,new.
-    pub fn change(&mut self, group: GroupId, change: Change<Bytes>, waiter: W::Change) {
-        let outcomes = &mut self.outcomes;
+    /// Begins a change of a group's members; [`Outcomes::committed_memberships`] tells when it is
+    /// committed, and C_new after it where it goes through C_old,new.
+    ///
+    /// # Errors
+    /// As [`raft::Raft::change`]: nothing of it will happen.
+    pub fn change(
+        &mut self,
+        group: GroupId,
+        change: Change<Bytes>,
+    ) -> Result<(Term, Index), ChangeError> {
         match self.groups.get_mut(&group) {
-            Some(group) => group.change(change, waiter, outcomes),
-            None => outcomes.changes.push((waiter, Err(ChangeRefusal::no_leader()))),
+            Some(group) => group.change(change),
+            None => Err(ChangeError::NotLeader { leader: None }),
         }
     }
 

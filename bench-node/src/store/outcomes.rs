@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::{ChangeError, Event, Index, Membership, NodeId, Term, TransferError};
+use raft::{EntryId, Event, Index, Membership, NodeId, Term, TransferError};
 
 use super::Waiters;
 use crate::GroupId;
@@ -50,22 +50,6 @@ impl TransferRefusal {
     }
 }
 
-/// Why a change of members was not made, or is not known to have been.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChangeRefusal {
-    /// Not begun: it never happens.
-    Refused(ChangeError),
-    /// Leadership went elsewhere meanwhile, or this member stops: it may have happened, or may
-    /// still.
-    LeaderChanged,
-}
-
-impl ChangeRefusal {
-    pub(super) fn no_leader() -> Self {
-        Self::Refused(ChangeError::NotLeader { leader: None })
-    }
-}
-
 /// What is to be done about a snapshot, away from the loop.
 #[derive(Clone, Debug)]
 pub enum SnapshotTask {
@@ -102,12 +86,12 @@ pub struct Outcomes<W: Waiters> {
     pub reads: Vec<(W::Read, Result<(), Refusal>)>,
     /// Of transfers of leadership.
     pub transfers: Vec<(W::Transfer, Result<(), TransferRefusal>)>,
-    /// Of changes of members: the index of the entry that ended the change.
-    pub changes: Vec<(W::Change, Result<Index, ChangeRefusal>)>,
     /// Changes of role, term or leader, in order.
     pub events: Vec<(GroupId, Event)>,
-    /// Memberships that came into force, in order.
+    /// The membership in force, where it changed; also after a start.
     pub memberships: Vec<(GroupId, Membership<Bytes>)>,
+    /// Memberships that are committed, in order, with their entries.
+    pub committed_memberships: Vec<(GroupId, EntryId, Membership<Bytes>)>,
     /// What is to be done about snapshots.
     pub snapshots: Vec<SnapshotTask>,
     /// Groups that went on from a leader's snapshot, with its last index.
@@ -124,9 +108,9 @@ impl<W: Waiters> Default for Outcomes<W> {
             writes: Vec::new(),
             reads: Vec::new(),
             transfers: Vec::new(),
-            changes: Vec::new(),
             events: Vec::new(),
             memberships: Vec::new(),
+            committed_memberships: Vec::new(),
             snapshots: Vec::new(),
             restored: Vec::new(),
             failed_proposals: 0,
