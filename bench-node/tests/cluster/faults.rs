@@ -123,7 +123,7 @@ impl World {
         if left == 0 {
             return self.cut.clear();
         }
-        if left % 2 == 0 {
+        if left.is_multiple_of(2) {
             let others = self.ids().filter(|&other| other != id);
             self.cut.extend(others.flat_map(|other| [(id, other), (other, id)]));
         } else {

@@ -65,6 +65,7 @@ pub(crate) enum Theme {
 /// Everything that a run draws before it starts.
 pub(crate) struct Plan {
     pub(crate) theme: Theme,
+    #[cfg_attr(not(feature = "seeded-bugs"), allow(dead_code))]
     pub(crate) bug: Option<Bug>,
     /// Of all members; id and seed are each one's own.
     pub(crate) raft: raft::Config,
@@ -144,7 +145,7 @@ impl Plan {
             },
             snapshots: snapshot::Options {
                 block_bytes: random.pick(&[64, 400]),
-                sync_every_bytes: random.pick(&[100, 1_000]),
+                sync_every_bytes: random.pick(&[100, 1_000, 1 << 20]),
                 max_bytes_per_second: None,
                 ..snapshot::Options::default()
             },
