@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::{ChangeError, Index, Membership, NodeId, Role};
+use raft::{ChangeError, EntryId, Index, Membership, NodeId, Role, Term};
 use tokio::sync::{oneshot, watch};
 
 use super::{Channels, Refusal};
@@ -17,7 +17,7 @@ use crate::DEFAULT_GROUP;
 use crate::members::{
     Ask, MembersError, Planned, RecordsError, Roster, Rosters, Standing, plan, promotion,
 };
-use crate::store::{ChangeRefusal, Groups};
+use crate::store::Groups;
 
 /// How often a leader looks whether a learner has caught up.
 const PROMOTION_LOOK: Duration = Duration::from_millis(20);
@@ -47,9 +47,11 @@ struct Waiting {
 
 /// Begun, and not known to be committed.
 struct Pending {
-    /// A promotion has nobody who asked for it, and who asked may have been answered already.
-    asked: Option<(Ask, ChangeSender)>,
+    term: Term,
+    index: Index,
     since: Duration,
+    /// A promotion has nobody who asked for it.
+    reply: Option<ChangeSender>,
 }
 
 /// What the loop keeps of the members.
@@ -107,8 +109,12 @@ impl Changes {
             }
             return;
         }
-        if self.pending.is_some() || (self.waiting.is_empty() && now < self.next_look) {
+        if self.rosters.borrow().is_open() {
+            // What is not committed may be undone: it is nothing to build on, or to refuse by.
             return;
+        }
+        if self.waiting.is_empty() {
+            return self.promote(groups, now);
         }
         let heard: Vec<_> = groups
             .peers(DEFAULT_GROUP)
@@ -123,15 +129,10 @@ impl Changes {
             let standing = Standing { us, hears: &|id| heard.contains(&id) };
             let change = match plan(&in_force, &standing, &ask) {
                 Ok(Planned::Change(change)) => change,
-                // Only where what is in force is committed: else the answer would come too early.
-                Ok(Planned::Nothing) if !self.rosters.borrow().is_open() => {
+                Ok(Planned::Nothing) => {
                     let changed = (self.rosters.borrow().committed_at, in_force);
                     let _ = reply.send(Ok(changed));
                     continue;
-                }
-                Ok(Planned::Nothing) => {
-                    not_yet.push(Waiting { ask, since, reply });
-                    break;
                 }
                 Err(MembersError::VoterNotBound) => {
                     // What would bind it may wait behind this one.
@@ -143,16 +144,16 @@ impl Changes {
                     continue;
                 }
             };
-            match groups.begin_change(DEFAULT_GROUP, change, ()) {
-                Ok(()) => {
-                    tracing::info!(ask = format!("{ask:?}"), "members change");
-                    self.pending = Some(Pending { asked: Some((ask, reply)), since: now });
+            match groups.change(DEFAULT_GROUP, change) {
+                Ok((term, index)) => {
+                    tracing::info!(index, ask = format!("{ask:?}"), "members change");
+                    self.pending = Some(Pending { term, index, since, reply: Some(reply) });
                 }
-                Err(((), ChangeError::UnderWay | ChangeError::TooEarly)) => {
+                Err(ChangeError::UnderWay | ChangeError::TooEarly) => {
                     not_yet.push(Waiting { ask, since, reply });
                     break;
                 }
-                Err(((), error)) => drop(reply.send(Err(refusal(error)))),
+                Err(error) => drop(reply.send(Err(refusal(error)))),
             }
         }
         for waiting in not_yet.into_iter().rev() {
@@ -169,9 +170,9 @@ impl Changes {
         self.next_look = now + PROMOTION_LOOK;
         let in_force = Arc::clone(&self.rosters.borrow().in_force);
         for change in promotion(&in_force) {
-            if groups.begin_change(DEFAULT_GROUP, change, ()).is_ok() {
-                tracing::info!("a member that has caught up gets its vote");
-                self.pending = Some(Pending { asked: None, since: now });
+            if let Ok((term, index)) = groups.change(DEFAULT_GROUP, change) {
+                tracing::info!(index, "a member that has caught up gets its vote");
+                self.pending = Some(Pending { term, index, since: now, reply: None });
                 return;
             }
         }
@@ -187,32 +188,40 @@ impl Changes {
     /// A membership is committed.
     pub(super) fn committed(
         &mut self,
-        index: Index,
+        at: EntryId,
         membership: &Membership<Bytes>,
     ) -> Result<(), RecordsError> {
-        let roster = Arc::new(Roster::of(membership)?);
+        let EntryId { index, term } = at;
+        let mut roster = Arc::new(Roster::of(membership)?);
         self.rosters.send_modify(|rosters| {
-            rosters.committed = roster;
+            if rosters.in_force == roster {
+                // Shared, so that seeing that they are equal costs nothing.
+                roster = Arc::clone(&rosters.in_force);
+            }
+            rosters.committed = Arc::clone(&roster);
             rosters.committed_at = index;
             rosters.settled = true;
         });
+        let Some(pending) = &mut self.pending else { return Ok(()) };
+        if index == pending.index && term != pending.term {
+            self.refuse_pending(Refusal::LeaderChanged);
+        } else if index >= pending.index && !roster.is_joint() {
+            let reply = self.pending.take().and_then(|pending| pending.reply);
+            if let Some(reply) = reply {
+                let _ = reply.send(Ok((index, roster)));
+            }
+        }
         Ok(())
-    }
-
-    /// What was begun is done, through C_new where it went through C_old,new; or is lost sight of.
-    pub(super) fn ended(&mut self, outcome: Result<Index, ChangeRefusal>) {
-        let Some(Pending { asked: Some((_, reply)), .. }) = self.pending.take() else { return };
-        let outcome = match outcome {
-            Ok(index) => Ok((index, Arc::clone(&self.rosters.borrow().committed))),
-            Err(ChangeRefusal::LeaderChanged) => Err(NoChange::Request(Refusal::LeaderChanged)),
-            Err(ChangeRefusal::Refused(error)) => Err(refusal(error)),
-        };
-        let _ = reply.send(outcome);
     }
 
     /// This process knows what is committed, from here on.
     pub(super) fn settled(&mut self) {
         self.rosters.send_if_modified(|rosters| !std::mem::replace(&mut rosters.settled, true));
+    }
+
+    /// This member leads no more: what it began may be undone, or not.
+    pub(super) fn lost_office(&mut self) {
+        self.refuse_pending(Refusal::LeaderChanged);
     }
 
     pub(super) fn refuse_all(&mut self, refusal: Refusal) {
@@ -224,11 +233,11 @@ impl Changes {
 
     /// Whoever waits longer than `patience` is told so.
     pub(super) fn expire(&mut self, now: Duration, patience: Duration) {
-        if let Some(pending) = &mut self.pending
-            && pending.since + patience <= now
-            && let Some((_, reply)) = pending.asked.take()
-        {
-            let _ = reply.send(Err(NoChange::Request(Refusal::TimedOut)));
+        if self.pending.as_ref().is_some_and(|pending| pending.since + patience <= now) {
+            let reply = self.pending.as_mut().and_then(|pending| pending.reply.take());
+            if let Some(reply) = reply {
+                let _ = reply.send(Err(NoChange::Request(Refusal::TimedOut)));
+            }
         }
         while let Some(waiting) = self.waiting.pop_front_if(|front| front.since + WAIT <= now) {
             // Not begun, and never will be.
@@ -243,7 +252,7 @@ impl Changes {
     }
 
     fn refuse_pending(&mut self, refusal: Refusal) {
-        if let Some((_, reply)) = self.pending.take().and_then(|pending| pending.asked) {
+        if let Some(reply) = self.pending.take().and_then(|pending| pending.reply) {
             let _ = reply.send(Err(NoChange::Request(refusal)));
         }
     }

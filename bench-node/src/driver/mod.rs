@@ -114,8 +114,6 @@ impl Waiters for Channels {
     type Write = OutcomeSender;
     type Read = ReadSender;
     type Transfer = oneshot::Sender<Result<(), TransferRefusal>>;
-    /// `Changes` knows who asked: one is under way at a time.
-    type Change = ();
 }
 
 /// Writes and sends snapshots, away from the loop; what comes of it is an input.
@@ -404,21 +402,21 @@ impl Driver {
         for (group, index) in outcomes.restored.drain(..) {
             tracing::info!(group, index, "snapshot restored");
         }
+        for (_, membership) in outcomes.memberships.drain(..) {
+            changes.in_force(&membership)?;
+        }
+        for (_, at, membership) in outcomes.committed_memberships.drain(..) {
+            changes.committed(at, &membership)?;
+        }
         for (_, event) in outcomes.events.drain(..) {
+            if event.role != Role::Leader {
+                changes.lost_office();
+            }
             parts.events.leadership(&event);
             parts.view.send_replace(View { term: event.term, leader: event.leader });
         }
         for (reply, outcome) in outcomes.transfers.drain(..) {
             let _ = reply.send(outcome);
-        }
-        for (_, membership) in outcomes.memberships.drain(..) {
-            changes.in_force(&membership)?;
-        }
-        for (_, at, membership) in outcomes.committed_memberships.drain(..) {
-            changes.committed(at.index, &membership)?;
-        }
-        for ((), outcome) in outcomes.changes.drain(..) {
-            changes.ended(outcome);
         }
         for task in outcomes.snapshots.drain(..) {
             match task {

@@ -14,7 +14,7 @@ use crate::disk::{Disk, DiskFile};
 
 /// What becomes of a snapshot that another member offers.
 pub enum Offer<D: Disk> {
-    /// It is here already.
+    /// It is here already, durably.
     Held(Snapshot),
     /// It is to be sent, from [`Incoming::received_up_to`] on.
     Wanted(Incoming<D>),
@@ -38,7 +38,11 @@ impl<D: Disk> Snapshots<D> {
         let path = self.path(id.group, id.last_included.index);
         match self.disk.open(&path) {
             Ok(file) => match read_ends(&file) {
-                Ok(held) if held.id == id => return Ok(Offer::Held(held)),
+                Ok(held) if held.id == id => {
+                    // An earlier attempt may have failed right after it gave the name.
+                    self.disk.sync_dir(&self.dir)?;
+                    return Ok(Offer::Held(held));
+                }
                 Ok(_) | Err(SnapshotError::Damaged { .. }) => {}
                 Err(error) => return Err(error),
             },

@@ -13,7 +13,7 @@ use raft::{
 };
 
 use super::messages::Outgoing;
-use super::outcomes::{Applied, ChangeRefusal, Outcomes, Refusal, SnapshotTask, TransferRefusal};
+use super::outcomes::{Applied, Outcomes, Refusal, SnapshotTask, TransferRefusal};
 use super::proposals::{Proposals, Reads};
 use super::snapshots::{ReceivedSnapshot, SnapshotLimits, Snapshots};
 use super::steps::Steps;
@@ -51,7 +51,6 @@ pub(super) struct Group<W: Waiters> {
     transfer: Option<(NodeId, W::Transfer)>,
     /// Whether leadership is being handed over, or was when this member ceased to lead.
     handing_over: bool,
-    change: Option<WaitingChange<W::Change>>,
     snapshots: Snapshots,
     steps: Steps,
     /// The last one that was seen to lead, and its term.
@@ -61,13 +60,6 @@ pub(super) struct Group<W: Waiters> {
 struct Held<T> {
     data: Bytes,
     arrived: Duration,
-    waiter: T,
-}
-
-/// A change of members that waits for its commit.
-struct WaitingChange<T> {
-    term: Term,
-    index: Index,
     waiter: T,
 }
 
@@ -108,7 +100,6 @@ impl<W: Waiters> Group<W> {
             reads: Reads::default(),
             transfer: None,
             handing_over: false,
-            change: None,
             snapshots: Snapshots::new(limits, applied.index),
             steps,
             last_leader: None,
@@ -214,23 +205,9 @@ impl<W: Waiters> Group<W> {
         outcomes.transfers.push((waiter, outcome));
     }
 
-    pub(super) fn begin_change(
-        &mut self,
-        change: Change<Bytes>,
-        waiter: W::Change,
-        outcomes: &mut Outcomes<W>,
-    ) -> Result<(), (W::Change, ChangeError)> {
+    pub(super) fn change(&mut self, change: Change<Bytes>) -> Result<(Term, Index), ChangeError> {
         self.touched = true;
-        match self.raft.change(change) {
-            Ok((term, index)) => {
-                let before = self.change.replace(WaitingChange { term, index, waiter });
-                let failed = |change: WaitingChange<_>| change.waiter;
-                let lost = Err(ChangeRefusal::LeaderChanged);
-                outcomes.changes.extend(before.map(failed).map(|waiter| (waiter, lost)));
-                Ok(())
-            }
-            Err(error) => Err((waiter, error)),
-        }
+        self.raft.change(change)
     }
 
     pub(super) fn unsafe_swap_membership(&mut self, voters: Vec<NodeId>) {
@@ -407,7 +384,6 @@ impl<W: Waiters> Group<W> {
         // What became of them is in the snapshot, and cannot be told from it.
         let refused = self.proposals.refuse_all(Refusal::LeaderChanged, &mut outcomes.writes);
         outcomes.failed_proposals += refused;
-        self.lose_change(outcomes);
         outcomes.restored.push((self.id, last.index));
     }
 
@@ -429,8 +405,8 @@ impl<W: Waiters> Group<W> {
             match entry.payload {
                 Payload::Noop => {}
                 Payload::Membership(membership) => {
-                    settle_change(&mut self.change, self.applied, &membership, outcomes);
-                    outcomes.committed_memberships.push((self.id, self.applied, membership));
+                    let committed = (self.id, self.applied, membership);
+                    outcomes.committed_memberships.push(committed);
                 }
                 Payload::Data(data) => {
                     self.snapshots.applied(data.len());
@@ -487,7 +463,6 @@ impl<W: Waiters> Group<W> {
                 let refused =
                     self.proposals.refuse_all(Refusal::LeaderChanged, &mut outcomes.writes);
                 outcomes.failed_proposals += refused;
-                self.lose_change(outcomes);
             }
         }
         if event.reason == Reason::VoteWon {
@@ -506,29 +481,5 @@ impl<W: Waiters> Group<W> {
             self.last_leader = leader;
             outcomes.leader_changes += 1;
         }
-    }
-
-    fn lose_change(&mut self, outcomes: &mut Outcomes<W>) {
-        let lost = |change: WaitingChange<_>| (change.waiter, Err(ChangeRefusal::LeaderChanged));
-        outcomes.changes.extend(self.change.take().map(lost));
-    }
-}
-
-/// A membership is committed: is it what someone waits for?
-fn settle_change<W: Waiters>(
-    waiting: &mut Option<WaitingChange<W::Change>>,
-    at: EntryId,
-    membership: &Membership<Bytes>,
-    outcomes: &mut Outcomes<W>,
-) {
-    let overwritten =
-        |change: &WaitingChange<_>| at.index == change.index && at.term != change.term;
-    let done = |change: &mut WaitingChange<_>| {
-        overwritten(change) || (at.index >= change.index && !membership.is_joint())
-    };
-    if let Some(change) = waiting.take_if(done) {
-        let lost = overwritten(&change);
-        let outcome = if lost { Err(ChangeRefusal::LeaderChanged) } else { Ok(at.index) };
-        outcomes.changes.push((change.waiter, outcome));
     }
 }

@@ -49,7 +49,7 @@ pub use bugs::SeededBug;
 use group::Group;
 use messages::Outgoing;
 pub use messages::{Batch, Heartbeat, HeartbeatAnswer};
-pub use outcomes::{Applied, ChangeRefusal, Outcomes, Refusal, SnapshotTask, TransferRefusal};
+pub use outcomes::{Applied, Outcomes, Refusal, SnapshotTask, TransferRefusal};
 pub use snapshots::{ReceivedSnapshot, SnapshotLimits};
 pub use steps::Steps;
 
@@ -62,8 +62,6 @@ pub trait Waiters {
     type Read;
     /// For a transfer of leadership.
     type Transfer;
-    /// For a change of members.
-    type Change;
 }
 
 /// What all groups of a node have in common.
@@ -194,27 +192,19 @@ impl<W: Waiters> Groups<W> {
         }
     }
 
-    /// Change a group's members; answered once the change is committed, C_new too where it goes
-    /// through C_old,new.
-    pub fn change(&mut self, group: GroupId, change: Change<Bytes>, waiter: W::Change) {
-        if let Err((waiter, error)) = self.begin_change(group, change, waiter) {
-            self.outcomes.changes.push((waiter, Err(ChangeRefusal::Refused(error))));
-        }
-    }
-
-    /// The same, where who asks is told at once that it was not begun.
+    /// Begins a change of a group's members; [`Outcomes::committed_memberships`] tells when it is
+    /// committed, and C_new after it where it goes through C_old,new.
     ///
     /// # Errors
-    /// It never happens; the waiter comes back.
-    pub fn begin_change(
+    /// As [`raft::Raft::change`]: nothing of it will happen.
+    pub fn change(
         &mut self,
         group: GroupId,
         change: Change<Bytes>,
-        waiter: W::Change,
-    ) -> Result<(), (W::Change, ChangeError)> {
+    ) -> Result<(Term, Index), ChangeError> {
         match self.groups.get_mut(&group) {
-            Some(group) => group.begin_change(change, waiter, &mut self.outcomes),
-            None => Err((waiter, ChangeError::NotLeader { leader: None })),
+            Some(group) => group.change(change),
+            None => Err(ChangeError::NotLeader { leader: None }),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::{ChangeError, EntryId, Event, Index, Membership, NodeId, Term, TransferError};
+use raft::{EntryId, Event, Index, Membership, NodeId, Term, TransferError};
 
 use super::Waiters;
 use crate::GroupId;
@@ -50,16 +50,6 @@ impl TransferRefusal {
     }
 }
 
-/// Why a change of members was not made, or is not known to have been.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChangeRefusal {
-    /// Not begun: it never happens.
-    Refused(ChangeError),
-    /// Leadership went elsewhere meanwhile, or this member stops: it may have happened, or may
-    /// still.
-    LeaderChanged,
-}
-
 /// What is to be done about a snapshot, away from the loop.
 #[derive(Clone, Debug)]
 pub enum SnapshotTask {
@@ -96,13 +86,11 @@ pub struct Outcomes<W: Waiters> {
     pub reads: Vec<(W::Read, Result<(), Refusal>)>,
     /// Of transfers of leadership.
     pub transfers: Vec<(W::Transfer, Result<(), TransferRefusal>)>,
-    /// Of changes of members: the index of the entry that ended the change.
-    pub changes: Vec<(W::Change, Result<Index, ChangeRefusal>)>,
     /// Changes of role, term or leader, in order.
     pub events: Vec<(GroupId, Event)>,
-    /// Memberships that came into force, in order.
+    /// The membership in force, where it changed; also after a start.
     pub memberships: Vec<(GroupId, Membership<Bytes>)>,
-    /// Memberships that were committed, in order, with their entries, or with the last one of the
+    /// Memberships that are committed, in order, with their entries, or with the last one of the
     /// snapshot that brought them.
     pub committed_memberships: Vec<(GroupId, EntryId, Membership<Bytes>)>,
     /// What is to be done about snapshots.
@@ -121,7 +109,6 @@ impl<W: Waiters> Default for Outcomes<W> {
             writes: Vec::new(),
             reads: Vec::new(),
             transfers: Vec::new(),
-            changes: Vec::new(),
             events: Vec::new(),
             memberships: Vec::new(),
             committed_memberships: Vec::new(),

@@ -4,7 +4,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use api::etcdserverpb::PutRequest;
-use raft::{Reason, Role};
+use raft::Role;
 
 use super::*;
 use crate::kv::Command;
@@ -18,14 +18,14 @@ impl Waiters for Numbers {
     type Write = u64;
     type Read = u64;
     type Transfer = u64;
-    type Change = u64;
 }
 
 struct Nodes {
     nodes: Vec<Groups<Numbers>>,
     now: Duration,
     answers: Vec<(u64, Result<Applied, Refusal>)>,
-    changes: Vec<(u64, Result<Index, ChangeRefusal>)>,
+    /// The voters of what was committed, as nodes heard of it.
+    memberships: Vec<(Index, Vec<NodeId>)>,
     /// What was said in the last step.
     said: Vec<Batch>,
     /// Whom nobody hears, and who hears nobody.
@@ -56,8 +56,8 @@ impl Nodes {
             node
         };
         let nodes = (1..=3).map(node).collect();
-        let (answers, changes, said) = (Vec::new(), Vec::new(), Vec::new());
-        let mut nodes = Self { nodes, now: Duration::ZERO, answers, changes, said, cut: None };
+        let (answers, memberships, said) = (Vec::new(), Vec::new(), Vec::new());
+        let mut nodes = Self { nodes, now: Duration::ZERO, answers, memberships, said, cut: None };
         while (0..groups).any(|group| nodes.role(1, group) != Role::Leader) {
             nodes.step();
         }
@@ -93,7 +93,9 @@ impl Nodes {
                 }));
                 let outcomes = node.apply(self.now, &|| self.now).expect("good commands");
                 self.answers.append(&mut outcomes.writes);
-                self.changes.append(&mut outcomes.changes);
+                for (_, at, membership) in outcomes.committed_memberships.drain(..) {
+                    self.memberships.push((at.index, membership.voters));
+                }
             }
             batches.retain(|batch| batch.to <= 3);
             batches.retain(|batch| self.cut.is_none_or(|cut| batch.from != cut && batch.to != cut));
@@ -258,35 +260,20 @@ fn a_group_that_holds_the_log_back_takes_a_snapshot() {
 }
 
 #[test]
-fn a_change_of_members_is_answered_once_it_is_done() {
+fn a_change_of_members_is_told_when_it_is_committed() {
     let mut nodes = Nodes::new(1, SELDOM);
     let change = |voters: &[NodeId]| Change {
         voters: voters.to_vec(),
         learners: vec![],
         context: Bytes::new(),
     };
-    nodes.node(2).change(0, change(&[1, 2]), 1);
+    assert!(nodes.node(2).change(0, change(&[1, 2])).is_err(), "it does not lead");
+    assert!(nodes.node(1).change(9, change(&[1, 2])).is_err(), "no such group");
     nodes.steps(HEARTBEAT);
-    nodes.node(1).change(0, change(&[1, 4, 5]), 2);
-    nodes.node(1).change(0, change(&[1, 2]), 3);
-    nodes.steps(HEARTBEAT);
-    let refused = |waiter| {
-        let answer = nodes.changes.iter().find(|(other, _)| *other == waiter);
-        matches!(answer, Some((_, Err(ChangeRefusal::Refused(_)))))
-    };
-    assert!(refused(1) && refused(3), "{:?}", nodes.changes);
-    assert!(nodes.changes.iter().all(|(waiter, _)| *waiter != 2), "4 and 5 are not there");
-    // Without a majority of the new ones it steps down in the end.
-    nodes.steps(2 * ELECTION_TIMEOUT);
-    let lost = (2, Err(ChangeRefusal::LeaderChanged));
-    assert!(nodes.changes.contains(&lost), "{:?}", nodes.changes);
-    let events = &nodes.node(1).outcomes().events;
-    assert!(events.iter().any(|(_, event)| event.reason == Reason::QuorumLost));
-
-    let mut nodes = Nodes::new(1, SELDOM);
-    // Its first entry is to be committed before.
-    nodes.steps(HEARTBEAT);
-    nodes.node(1).change(0, change(&[1, 2]), 1);
-    nodes.steps(HEARTBEAT);
-    assert!(matches!(nodes.changes[..], [(1, Ok(_))]), "{:?}", nodes.changes);
+    let (_, index) = nodes.node(1).change(0, change(&[1, 2])).expect("it leads");
+    nodes.steps(2 * HEARTBEAT);
+    // From each that hears of it.
+    assert!(nodes.memberships.len() >= 2);
+    assert!(nodes.memberships.iter().all(|told| *told == (index, vec![1, 2])));
+    assert_eq!(nodes.node(1).membership(0).map(|members| members.voters.len()), Some(2));
 }

@@ -4,9 +4,9 @@
 use bench_node::GroupId;
 use bench_node::kv::Frozen;
 use bench_node::snapshot::{Offer, SnapshotMeta};
-use bench_node::store::{ChangeRefusal, ReceivedSnapshot};
+use bench_node::store::ReceivedSnapshot;
 use bytes::Bytes;
-use raft::{Change, ChangeError, Index, NodeId, Term};
+use raft::{Change, ChangeError, NodeId, Term};
 
 use crate::node::{Transfer, founding};
 use crate::plan::Theme;
@@ -72,19 +72,14 @@ impl World {
         }
         let change = Change { voters, learners, context: Bytes::from_static(b"members") };
         self.say(|_| format!("{id} is asked for {change:?} in group {group}"));
-        self.input(id, |groups, _| groups.change(group, change, ()));
-    }
-
-    pub(crate) fn change_ended(&mut self, id: NodeId, outcome: Result<Index, ChangeRefusal>) {
-        self.say(|_| format!("{id}: change of members: {outcome:?}"));
-        self.tally.note(match outcome {
-            Ok(_) => "members: change done",
-            Err(ChangeRefusal::LeaderChanged) => "members: leader changed meanwhile",
-            Err(ChangeRefusal::Refused(ChangeError::NotCaughtUp(_))) => {
-                "members: refused, learner not caught up"
+        match self.input(id, |groups, _| groups.change(group, change)) {
+            Some(Ok(_)) => self.tally.note("members: change begun"),
+            Some(Err(ChangeError::NotCaughtUp(_))) => {
+                self.tally.note("members: refused, learner not caught up");
             }
-            Err(ChangeRefusal::Refused(_)) => "members: refused",
-        });
+            Some(Err(_)) => self.tally.note("members: refused"),
+            None => {}
+        }
     }
 
     fn transfer(&mut self, id: NodeId, group: GroupId) {
@@ -253,6 +248,9 @@ impl World {
             }
             process.snapshots.load(group, last)
         })?;
+        if let Err(error) = &loaded {
+            self.say(|_| format!("{to}: {error}"));
+        }
         let (snapshot, store) = loaded.ok()?.latest?;
         self.tally.note("snapshot: received");
         let last = snapshot.id.last_included;

@@ -13,8 +13,11 @@ use history::linearizability::{Limits, Verdict, check};
 use history::{Consistency, Kind, Operation, Outcome};
 use raft::NodeId;
 
-use crate::plan::CLIENT_PATIENCE_US;
+use crate::plan::{CLIENT_PATIENCE_US, COMMITS};
 use crate::world::{What, World};
+
+/// Who is refused waits so long, mostly, before the next try.
+const REFUSED_US: u64 = 8_000;
 
 /// What a client learns.
 #[derive(Debug)]
@@ -96,6 +99,8 @@ impl World {
             let waits = |group: &GroupId| !self.clients.progress.contains(group);
             if let Some(waiting) = (0..self.plan.groups).find(waits) {
                 (group, kind) = (waiting, Kind::Put);
+            } else if self.checker.committed() < COMMITS {
+                kind = Kind::Put;
             } else if let Some(read) = self.clients.last_reads.pop() {
                 ((group, key), kind) = (read, Kind::Get);
             } else {
@@ -107,7 +112,7 @@ impl World {
             return self.schedule(delay, What::Ask { client });
         };
         let operation = self.clients.history.len() as u64;
-        let value = (kind != Kind::Get).then(|| operation.to_string());
+        let value = (kind != Kind::Get).then(|| self.value(operation));
         let expected = (kind == Kind::Cas).then(|| self.guess(asked, group, key)).flatten();
         self.clients.history.push(Operation {
             process: self.clients.clients[client].process,
@@ -236,6 +241,7 @@ impl World {
         let now_ns = self.now_us as i64 * 1000;
         let ended = &mut self.clients.history[operation as usize];
         let is_get = ended.op == Kind::Get;
+        let mut think_us = self.plan.think_us;
         let ok = matches!(answer, Answer::Ok(_));
         match answer {
             Answer::Ok(value) => {
@@ -247,7 +253,10 @@ impl World {
                 }
                 self.tally.note("client: told that it is done");
             }
-            Answer::Never => (ended.outcome, ended.complete_ns) = (Outcome::Fail, Some(now_ns)),
+            Answer::Never => {
+                (ended.outcome, ended.complete_ns) = (Outcome::Fail, Some(now_ns));
+                think_us = think_us.max(REFUSED_US);
+            }
             Answer::Unknown => {
                 // Whoever does not know what became of it starts over as somebody else.
                 self.clients.clients[client].process = self.clients.processes;
@@ -258,8 +267,15 @@ impl World {
         if self.healed && is_get && !ok {
             self.clients.last_reads.push((group, key));
         }
-        let delay = self.random.below(2 * self.plan.think_us) + 1;
+        let delay = self.random.below(2 * think_us) + 1;
         self.schedule(delay, What::Ask { client });
+    }
+
+    /// What an operation writes: its number, and as much behind it as makes writes of more than a
+    /// sector.
+    fn value(&self, operation: u64) -> String {
+        let padding = operation.wrapping_mul(7919) % self.plan.value_bytes.max(1);
+        format!("{operation}{:.>1$}", "", padding as usize)
     }
 
     /// What clients saw is what one store would have shown them.

@@ -17,7 +17,7 @@ impl World {
         if self.healed {
             return;
         }
-        let lasts_us = self.random.within(ELECTION_TIMEOUT_US / 10..5 * ELECTION_TIMEOUT_US);
+        let lasts_us = self.random.within(ELECTION_TIMEOUT_US / 10..4 * ELECTION_TIMEOUT_US);
         let group = self.random.below(self.plan.groups);
         let leader = if self.plan.theme == Theme::Leases { 900 } else { 400 };
         let Some(id) = self.pick_node(group, leader) else { return };
@@ -123,7 +123,7 @@ impl World {
         if left == 0 {
             return self.cut.clear();
         }
-        if left % 2 == 0 {
+        if left.is_multiple_of(2) {
             let others = self.ids().filter(|&other| other != id);
             self.cut.extend(others.flat_map(|other| [(id, other), (other, id)]));
         } else {
@@ -229,6 +229,12 @@ impl World {
     }
 
     pub(crate) fn heal(&mut self) {
+        if self.recoveries == 0
+            && let Some(id) = self.pick_node(0, 500)
+        {
+            // A seed without a recovery would prove little.
+            self.crash(id, 1);
+        }
         self.healed = true;
         self.cut.clear();
         self.partition += 1;

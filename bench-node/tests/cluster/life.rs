@@ -76,10 +76,8 @@ impl World {
         for peer in self.ids().filter(|&peer| peer != id) {
             let apart = self.cut.contains(&(id, peer)) || self.cut.contains(&(peer, id));
             let there = self.host(peer).process.is_some() && self.host(peer).paused.is_none();
-            if !apart && there && !self.are_introduced(id, peer) {
-                if self.host(id).process.is_none() {
-                    return;
-                }
+            if !apart && there {
+                self.are_introduced(id, peer);
             }
         }
         let Some(process) = &self.host(id).process else { return };
@@ -254,9 +252,6 @@ impl World {
         for (_, outcome) in outcomes.transfers {
             let taken = outcome.is_ok();
             self.tally.note(if taken { "transfer: done" } else { "transfer: refused or failed" });
-        }
-        for (_, outcome) in outcomes.changes {
-            self.change_ended(id, outcome);
         }
         for task in outcomes.snapshots {
             match task {

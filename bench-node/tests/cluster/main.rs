@@ -35,8 +35,8 @@ use seeds::{Failure, number};
 use tally::Tally;
 use world::Outcome;
 
-/// About two minutes on two cores.
-const SEEDS: u64 = 4_000;
+/// About a minute on two cores.
+const SEEDS: u64 = 3_000;
 
 #[test]
 fn every_property_holds_in_every_seed() {

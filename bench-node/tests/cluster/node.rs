@@ -32,7 +32,6 @@ impl Waiters for Numbers {
     type Write = u64;
     type Read = u64;
     type Transfer = ();
-    type Change = ();
 }
 
 /// A running process.

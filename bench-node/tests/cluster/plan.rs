@@ -12,12 +12,15 @@ use crate::random::Random;
 /// Times are in microseconds of the simulated world.
 pub(crate) const ELECTION_TIMEOUT_US: u64 = 100_000;
 /// How long the world is broken before it is healed.
-pub(crate) const BROKEN_US: u64 = 2_000_000;
+pub(crate) const BROKEN_US: u64 = 2_500_000;
 /// Once healed, all that was asked must be done within this time: elections, a transfer of a snapshot
 /// to each member of each group, and what is committed behind it.
 pub(crate) const RECOVERY_US: u64 = 40 * ELECTION_TIMEOUT_US;
 /// A client gives up an operation after this.
-pub(crate) const CLIENT_PATIENCE_US: u64 = 3 * ELECTION_TIMEOUT_US;
+pub(crate) const CLIENT_PATIENCE_US: u64 = 2 * ELECTION_TIMEOUT_US;
+/// So much is committed before a run ends, in the healed world if not before: a seed in which less was
+/// proves little.
+pub(crate) const COMMITS: usize = 110;
 
 /// A planted bug, where they are compiled in.
 #[cfg(feature = "seeded-bugs")]
@@ -62,6 +65,7 @@ pub(crate) enum Theme {
 /// Everything that a run draws before it starts.
 pub(crate) struct Plan {
     pub(crate) theme: Theme,
+    #[cfg_attr(not(feature = "seeded-bugs"), allow(dead_code))]
     pub(crate) bug: Option<Bug>,
     /// Of all members; id and seed are each one's own.
     pub(crate) raft: raft::Config,
@@ -94,6 +98,8 @@ pub(crate) struct Plan {
     pub(crate) think_us: u64,
     /// Keys of each group.
     pub(crate) keys: u64,
+    /// The longest value.
+    pub(crate) value_bytes: u64,
     /// Mean time between what operators do; never, where nothing is to change.
     pub(crate) admin_every_us: u64,
     /// Clock rates differ by up to this per mille.
@@ -106,13 +112,13 @@ const NEVER_US: u64 = u64::MAX / 4;
 
 impl Plan {
     pub(crate) fn draw(random: &mut Random, bug: Option<Bug>) -> Self {
-        let theme = match random.below(16) {
+        let theme = match random.below(18) {
             0..6 => Theme::Any,
             6..9 => Theme::Crashes,
             9..11 => Theme::Network,
             11..13 => Theme::Groups,
-            13 => Theme::Members,
-            14 => Theme::Leases,
+            13..15 => Theme::Members,
+            15 => Theme::Leases,
             _ => Theme::Losses,
         };
         let calm = random.chance(150);
@@ -139,7 +145,7 @@ impl Plan {
             },
             snapshots: snapshot::Options {
                 block_bytes: random.pick(&[64, 400]),
-                sync_every_bytes: random.pick(&[100, 1_000]),
+                sync_every_bytes: random.pick(&[100, 1_000, 1 << 20]),
                 max_bytes_per_second: None,
                 ..snapshot::Options::default()
             },
@@ -147,18 +153,19 @@ impl Plan {
             nodes: 0,
             founders: random.pick(&[3, 3, 3, 3, 3, 5, 1, 2]),
             groups: random.pick(&[1, 1, 1, 2]),
-            drops: if calm { 0 } else { random.pick(&[0, 5, 30, 150]) },
+            drops: if calm { 0 } else { random.pick(&[0, 5, 20, 100]) },
             duplicates: if calm { 0 } else { random.pick(&[0, 10, 100]) },
             late: if calm { 0 } else { random.pick(&[0, 5, 50]) },
             delay_us: random.pick(&[300, 1_000, 5_000]),
             in_order: random.chance(600),
-            disk_us: random.pick(&[0, 500, 3_000, 15_000]),
+            disk_us: random.pick(&[0, 500, 3_000, 10_000]),
             stalls: random.pick(&[0, 0, 2, 10]),
             disk_faults: random.pick(&[0, 0, 2, 10]),
-            fault_every_us: random.pick(&[40_000, 100_000, 250_000]),
+            fault_every_us: random.pick(&[80_000, 200_000, 400_000]),
             clients: random.within(3..7) as u32,
-            think_us: random.pick(&[2_000, 6_000, 15_000]),
+            think_us: random.pick(&[1_000, 3_000, 6_000]),
             keys: random.within(2..7),
+            value_bytes: random.pick(&[0, 0, 400, 1500]),
             admin_every_us,
             skew,
             turn_us: random.pick(&[0, 100, 2_000]),
@@ -173,14 +180,18 @@ impl Plan {
             Theme::Any => {}
             Theme::Crashes => {
                 self.disk_faults = random.pick(&[10, 30]);
-                self.fault_every_us = random.pick(&[30_000, 80_000]);
+                self.fault_every_us = random.pick(&[60_000, 120_000]);
                 self.wal.segment_bytes = random.pick(&[24 << 10, 48 << 10]);
                 self.limits.every_entries = random.pick(&[20, 60]);
                 self.drops = random.pick(&[0, 5]);
             }
             Theme::Network => {
                 self.founders = random.pick(&[3, 5, 5]);
-                self.fault_every_us = random.pick(&[30_000, 80_000]);
+                self.fault_every_us = random.pick(&[100_000, 200_000]);
+                if random.chance(500) {
+                    // A leader that is cut off leads on.
+                    (self.raft.check_quorum, self.raft.lease_reads) = (false, false);
+                }
             }
             Theme::Groups => {
                 self.groups = 3;

@@ -51,6 +51,10 @@ impl World {
             };
             self.tally.note(what);
         }
+        for (_, _, membership) in &outcomes.committed_memberships {
+            let joint = membership.is_joint();
+            self.tally.note(if joint { "members: joint" } else { "members: change done" });
+        }
         if !outcomes.restored.is_empty() {
             self.tally.note("snapshot: restored");
         }

@@ -522,9 +522,11 @@ impl World {
     fn check_end(&mut self) {
         self.check_history();
         for id in self.ids() {
-            if let Some(process) = &self.host(id).process {
-                let left = process.data_dir.known_peers().len();
-                assert!(left < self.hosts.len(), "node {id} knows more nodes than there are");
+            for group in 0..self.plan.groups {
+                let Some(groups) = self.groups(id) else { continue };
+                let process = self.host(id).process.as_ref().expect("it has groups");
+                let kv = process.kvs[&group].read().expect("one thread");
+                self.checker.check_state(id, group, groups.applied_index(group), &kv);
             }
         }
     }
@@ -598,7 +600,7 @@ impl World {
         }
     }
 
-    /// Whether a directory entry is on a node's disk, for who wants to break it.
+    /// The names in a directory of a node's disk, for who wants to break something.
     pub(crate) fn files(&self, id: NodeId, dir: &std::path::Path) -> Vec<String> {
         self.host(id).disk.list(dir).ok().flatten().unwrap_or_default()
     }

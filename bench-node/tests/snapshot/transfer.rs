@@ -38,6 +38,46 @@ fn a_transfer_is_resumed_over_whatever_happens() {
     }
 }
 
+/// The node outlives a failure of its snapshots' disk, and is offered the snapshot again: what it
+/// says to hold then it must hold without power, too.
+#[test]
+fn what_is_held_after_a_failure_outlives_the_power() {
+    let (origin, sender) = (store(3, 20), Simulated::new(3));
+    write(&open(&sender), 50, &origin);
+    let outgoing = open(&sender).open_newest(GROUP).unwrap().expect("it was written");
+    let mut held_after_a_failure = 0;
+    for operation in 0..40 {
+        let disk = Simulated::new(operation);
+        let snapshots = open(&disk);
+        disk.arm(operation, Fault::Eio);
+        let mut attempts = 0;
+        let received = loop {
+            attempts += 1;
+            let all = |offset| outgoing.read_chunk(offset, usize::MAX).expect("it is whole");
+            let received =
+                snapshots.receive(outgoing.snapshot().id).and_then(|offer| match offer {
+                    Offer::Held(snapshot) => {
+                        held_after_a_failure += u32::from(attempts > 1);
+                        Ok(snapshot)
+                    }
+                    Offer::Wanted(mut incoming) => {
+                        let rest = all(incoming.received_up_to());
+                        incoming.write_chunk(rest.offset, &rest.bytes, rest.crc)?;
+                        incoming.finish()
+                    }
+                });
+            match received {
+                Ok(snapshot) => break snapshot,
+                Err(SnapshotError::Disk(_)) => assert!(attempts < 3, "one failure was armed"),
+                Err(error) => panic!("operation {operation}: {error}"),
+            }
+        };
+        let checked = check(&disk.cut_power(), &received, &outgoing, &origin);
+        assert_eq!(checked, Ok(()), "operation {operation}");
+    }
+    assert!(held_after_a_failure > 0, "no failure came after the name was given");
+}
+
 /// Sends one snapshot to a receiver that is stopped again and again.
 pub(crate) fn transfer(seed: u64, options: &Options, tally: &mut Tally) -> Result<(), String> {
     let mut random = StdRng::seed_from_u64(seed);
