@@ -97,6 +97,13 @@ impl Changes {
             }
             return;
         }
+        if self.rosters.borrow().is_open() {
+            // What is not committed may be undone: it is nothing to build on, or to refuse by.
+            return;
+        }
+        if self.waiting.is_empty() {
+            return self.promote(raft, now);
+        }
         let heard: Vec<_> = raft
             .peers()
             .filter(|peer| raft_now < peer.heard + heard_within)
@@ -110,15 +117,10 @@ impl Changes {
             let standing = Standing { us, hears: &|id| heard.contains(&id) };
             let change = match plan(&in_force, &standing, &ask) {
                 Ok(Planned::Change(change)) => change,
-                // Only where what is in force is committed: else the answer would come too early.
-                Ok(Planned::Nothing) if !self.rosters.borrow().is_open() => {
+                Ok(Planned::Nothing) => {
                     let changed = (self.rosters.borrow().committed_at, in_force);
                     let _ = reply.send(Ok(changed));
                     continue;
-                }
-                Ok(Planned::Nothing) => {
-                    not_yet.push(Waiting { ask, since, reply });
-                    break;
                 }
                 Err(MembersError::VoterNotBound) => {
                     // What would bind it may wait behind this one.
@@ -178,8 +180,12 @@ impl Changes {
         index: Index,
         membership: &Membership<Bytes>,
     ) -> Result<(), RecordsError> {
-        let roster = Arc::new(Roster::of(membership)?);
+        let mut roster = Arc::new(Roster::of(membership)?);
         self.rosters.send_modify(|rosters| {
+            if rosters.in_force == roster {
+                // Shared, so that seeing that they are equal costs nothing.
+                roster = Arc::clone(&rosters.in_force);
+            }
             rosters.committed = Arc::clone(&roster);
             rosters.committed_at = index;
             rosters.settled = true;
