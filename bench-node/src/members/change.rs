@@ -9,6 +9,11 @@
 //! (thesis, section 4.2.1): until then the quorum is what it was. Those who list members see it as
 //! what it was added as.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use raft::{Change, NodeId};
 
@@ -211,7 +216,7 @@ struct Next<'a> {
     roster: &'a Roster,
     voters: Vec<NodeId>,
     learners: Vec<NodeId>,
-    records: std::collections::BTreeMap<NodeId, Record>,
+    records: BTreeMap<NodeId, Record>,
 }
 
 impl Roster {
@@ -319,7 +324,7 @@ impl<'a> Next<'a> {
     }
 
     fn replace(&mut self, voters: &[NodeId], learners: &[NodeId]) -> Result<(), MembersError> {
-        let mut named = std::collections::BTreeSet::new();
+        let mut named = BTreeSet::new();
         for id in voters.iter().chain(learners) {
             if !self.roster.is_member(*id) {
                 return Err(MembersError::NotFound);

@@ -271,7 +271,7 @@ fn decode(context: &Bytes) -> Result<Decoded, RecordsError> {
 mod tests {
     use super::*;
 
-    pub(super) fn founders(count: u64) -> Vec<Member> {
+    pub(crate) fn founders(count: u64) -> Vec<Member> {
         let founder = |id| Member {
             id,
             name: format!("n{id}"),

@@ -188,12 +188,15 @@ impl<D: Disk> Peer for PeerService<D> {
         let _visit: Visit = self.links.visit(from, &met.address, &self.us);
         let mut rosters = self.us.rosters.clone();
         let mut batches = request.into_inner();
+        rosters.mark_changed();
         loop {
-            rosters.mark_unchanged();
-            self.check_standing(from, met.incarnation)?;
             let batch = tokio::select! {
+                biased;
+                Ok(()) = rosters.changed() => {
+                    self.check_standing(from, met.incarnation)?;
+                    continue;
+                }
                 batch = batches.message() => batch?,
-                Ok(()) = rosters.changed() => continue,
             };
             let Some(batch) = batch else { return Ok(Response::new(ExchangeClosed {})) };
             let batch = wire::decode_batch(from, self.us.id, batch).map_err(|error| {
@@ -226,12 +229,13 @@ impl<D: Disk> Peer for PeerService<D> {
                  configurations of all members",
             ));
         }
-        let rosters = self.us.rosters.borrow();
-        let found = rosters.in_force.members().find(|record| record.peer == request.peer);
+        // An id that is not committed may be no member's in the end.
+        let roster = Arc::clone(&self.us.rosters.borrow().committed);
+        let found = roster.members().find(|record| record.peer == request.peer);
         let started = found.is_some_and(Record::is_started);
         // One that has started has its data directory: whoever asks has none, and is not that one.
         let id = found.filter(|_| !started).map_or(0, |record| record.id);
-        let peers = rosters.in_force.members().map(|record| record.peer.clone()).collect();
+        let peers = roster.members().map(|record| record.peer.clone()).collect();
         Ok(Response::new(FindMemberResponse { id, peers, started }))
     }
 }

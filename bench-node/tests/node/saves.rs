@@ -40,8 +40,13 @@ async fn slow_saves_hold_up_nobody_and_too_many_are_refused() {
     hash.await.expect("nothing holds it up").expect("a hash");
 
     drop(slow);
-    eventually("the places are free again", async || save().await.is_ok()).await;
-    let mut whole = save().await.expect("there is room for it");
+    let mut whole = None;
+    eventually("the places are free again", async || {
+        whole = save().await.ok();
+        whole.is_some()
+    })
+    .await;
+    let mut whole = whole.expect("there was room for it");
     let mut bytes = 0;
     while let Some(piece) = whole.message().await.expect("it comes whole") {
         bytes += piece.blob.len();
