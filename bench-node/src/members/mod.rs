@@ -213,6 +213,11 @@ impl Roster {
         self.learners.contains(&id) && !self.is_voter(id) && !to_vote
     }
 
+    /// Whether C_old,new is in force.
+    pub(crate) fn is_joint(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
     /// A name for people: its own, or, as long as it has none, its id.
     pub(crate) fn name(&self, id: NodeId) -> String {
         match self.records.get(&id) {
