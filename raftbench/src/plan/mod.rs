@@ -4,6 +4,7 @@
 //! Invariant: parsed once and checked whole. The conductor only walks it, and never looks at the
 //! profile's text again.
 
+mod disk;
 mod network;
 mod resolved;
 mod timeline;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use loadgen::spec::LoadSpec;
 use toml::Table;
 
+pub use disk::{DiskFaultKind, DiskFaultPlan, DiskPlan};
 pub use network::NetworkPlan;
 
 /// The dashboard's five metrics, as `[expect] required` and the thresholds name them.
@@ -61,6 +63,8 @@ pub struct ClusterPlan {
     pub election_timeout_ms: u64,
     /// Between the nodes, each then on a host of its own; `None`: loopback.
     pub network: Option<NetworkPlan>,
+    /// Under each node's data; `None`: the host's own.
+    pub disk: Option<DiskPlan>,
     /// `[cluster.bench_node]`: handed to the node's config as it stands, which checks it.
     pub bench_node: Table,
     /// `[cluster.etcd] flags`: appended to etcd's command line.
@@ -94,8 +98,8 @@ pub struct FaultPlan {
     pub at: Duration,
 }
 
-/// What is done to a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is done to a process, or to its disk.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FaultKind {
     /// SIGKILL; started again after `restart_after`, or left down until the end of the run.
     Kill {
@@ -112,6 +116,8 @@ pub enum FaultKind {
         /// From the injection.
         resume_after: Duration,
     },
+    /// A fault of its disk.
+    Disk(DiskFaultPlan),
 }
 
 /// Whom a fault strikes.
@@ -224,6 +230,7 @@ impl FaultKind {
             FaultKind::Kill { .. } => "kill",
             FaultKind::Terminate { .. } => "terminate",
             FaultKind::Pause { .. } => "pause",
+            FaultKind::Disk(fault) => fault.kind.name(),
         }
     }
 
@@ -234,6 +241,7 @@ impl FaultKind {
                 restart_after
             }
             FaultKind::Pause { resume_after } => Some(resume_after),
+            FaultKind::Disk(fault) => fault.holds,
         }
     }
 }

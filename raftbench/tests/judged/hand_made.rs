@@ -79,6 +79,7 @@ pub(crate) fn observed() -> Observed {
         nodes: NODES.map(|node| NodeRecord { name: node.into(), client: endpoint(node) }).to_vec(),
         target_version: "bench-node 0.1.0".into(),
         network: None,
+        disk: None,
         data_dir: Some(DataDirRecord { filesystem: "ext4".into(), tmpfs: false }),
         ..Observed::default()
     }

@@ -157,6 +157,8 @@ impl Served {
     fn unmounted(&mut self) -> Result<(), String> {
         match self.session.take().map(JoinHandle::join) {
             None | Some(Ok(Ok(()))) => Ok(()),
+            // It was unmounted by force, while a thread was asking for more.
+            Some(Ok(Err(error))) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
             Some(Ok(Err(error))) => Err(error.to_string()),
             Some(Err(_)) => Err("a thread of the disk panicked".into()),
         }
