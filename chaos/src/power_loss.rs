@@ -1,8 +1,7 @@
 //! The loss of a host's power: its process is gone at once, and so is what its disk had not synced.
 //! Undone by starting the process again, on the disk as it is then.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::fs::File;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -23,7 +22,8 @@ pub struct PowerLoss {
     victim: Victim,
     disks: Arc<Disks>,
     loss: Loss,
-    before: Option<(Before, Option<u64>)>,
+    /// With the disk's directory, open.
+    before: Option<(Before, File)>,
     lost: Option<Lost>,
 }
 
@@ -33,10 +33,13 @@ impl PowerLoss {
         Self { victim, disks, loss, before: None, lost: None }
     }
 
-    /// Which mount is on the disk's directory.
-    fn mount(&self) -> Result<Option<u64>, Error> {
-        let device = |dir: &Path| std::fs::metadata(dir).ok().map(|found| found.dev());
-        Ok(device(&self.disks.dir(self.victim.name())?))
+    fn directory(&self) -> Result<File, Error> {
+        let dir = self.disks.dir(self.victim.name())?;
+        File::open(&dir).map_err(|error| Error::Disk {
+            host: self.victim.name().to_owned(),
+            what: "cannot be looked at",
+            reason: error.to_string(),
+        })
     }
 
     fn is_ours(exit: Exit) -> bool {
@@ -50,7 +53,7 @@ impl Fault for PowerLoss {
     }
 
     fn available(&mut self) -> Result<(), Error> {
-        self.before = Some((Before::look(&self.victim)?, self.mount()?));
+        self.before = Some((Before::look(&self.victim)?, self.directory()?));
         Ok(())
     }
 
@@ -75,10 +78,11 @@ impl Fault for PowerLoss {
     }
 
     fn verify(&mut self, witness: &mut dyn Witness, deadline: Instant) -> Finding {
-        let Some((before, mount)) = &self.before else { return gone::never_looked(&self.victim) };
+        let Some((before, directory)) = &self.before else { return gone::never_looked(&self.victim) };
         let gone = gone::verify(&self.victim, before, Self::is_ours, witness, deadline);
-        let mounted_anew = self.mount().is_ok_and(|now| now.is_some() && now != *mount);
-        match (self.lost, mounted_anew) {
+        // What was open on it is dead, and what is opened now is not.
+        let came_back = directory.sync_all().is_err() && self.directory().is_ok();
+        match (self.lost, came_back) {
             (Some(lost), true) => Finding {
                 effective: gone.effective,
                 seen: format!("{}; {}", gone.seen, in_words(&lost)),

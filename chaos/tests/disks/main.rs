@@ -7,6 +7,7 @@
 
 mod equal;
 mod lost;
+mod overhead;
 mod stage;
 mod timing;
 mod trouble;
@@ -46,6 +47,9 @@ const TRIALS: &[(&str, Body)] = &[
     ("a_full_disk_and_a_broken_one_refuse", trouble::full_and_broken_refuse),
     ("a_disk_faster_than_the_host_is_refused", trouble::too_fast_is_refused),
 ];
+
+/// Only when asked for (`--ignored`).
+const BY_HAND: &[(&str, Body)] = &[("overhead", overhead::report)];
 
 /// Which trial notices which bug.
 const BUGS: &[(&str, &str)] = &[
@@ -136,7 +140,9 @@ fn run_trials(lab: &Lab) -> ExitCode {
             Ok(())
         })
     };
-    libtest_mimic::run(&arguments, TRIALS.iter().map(trial).collect()).exit_code()
+    let mut trials: Vec<Trial> = TRIALS.iter().map(trial).collect();
+    trials.extend(BY_HAND.iter().map(trial).map(|trial| trial.with_ignored_flag(true)));
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// What is measured is the disk, and not who else is busy here.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use chaos::lab::Lab;
-use chaos::lab::disks::{Backing, DiskSpec, Disks, Latency};
+use chaos::lab::disks::{Backing, DiskSpec, Disks, Floor, Latency};
 use rustix::fs::OFlags;
 
 /// A trial.
@@ -43,8 +43,18 @@ impl Stage {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().join(&name);
         std::fs::create_dir(&dir).expect("made");
-        self.disks.attach(&name, &dir, &spec, SEED)?;
-        Ok(TestDisk { disks: &self.disks, name, dir, folder: Some(folder) })
+        let floor = self.disks.attach(&name, &dir, &spec, SEED)?;
+        Ok(TestDisk { disks: &self.disks, name, dir, floor, folder: Some(folder) })
+    }
+
+    /// One that takes no time of its own, in a folder in `place`.
+    pub(crate) fn untimed_disk(&self, spec: DiskSpec, place: &Path) -> TestDisk<'_> {
+        let name = format!("d{}", self.last.fetch_add(1, Ordering::Relaxed));
+        let folder = tempfile::tempdir_in(place).expect("a folder");
+        let dir = folder.path().join(&name);
+        std::fs::create_dir(&dir).expect("made");
+        let floor = self.disks.attach_untimed(&name, &dir, &spec, SEED).expect("a disk");
+        TestDisk { disks: &self.disks, name, dir, floor, folder: Some(folder) }
     }
 }
 
@@ -53,6 +63,7 @@ pub(crate) struct TestDisk<'a> {
     disks: &'a Disks,
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
+    pub(crate) floor: Floor,
     folder: Option<tempfile::TempDir>,
 }
 

@@ -88,17 +88,7 @@ impl Disks {
         spec: &DiskSpec,
         seed: u64,
     ) -> Result<Floor, Error> {
-        let name = host.to_owned();
-        let fuse = lay(dir)?;
-        let dir_there = dir.to_owned();
-        let request = Request::Attach { name, dir: dir_there, spec: spec.clone(), seed };
-        if let Err(error) = self.ask(host, &request, Some(&fuse)) {
-            take_away(dir, MntFlags::MNT_DETACH).ok();
-            return Err(error);
-        }
-        drop(fuse);
-        self.lock_mounts().insert(host.to_owned(), dir.to_owned());
-        let floor = floor(dir).map_err(|error| failed(host, "cannot be measured", &error))?;
+        let floor = self.attach_untimed(host, dir, spec, seed)?;
         let wanted_ms = spec.sync.quantile_ms(0.5);
         if floor.sync_ms > wanted_ms {
             self.detach(host)?;
@@ -117,6 +107,26 @@ impl Disks {
         let transit_ns = (floor.transit_ms * 1e6) as u64;
         self.ask(host, &Request::TakeTime { name: host.to_owned(), transit_ns }, None)?;
         Ok(floor)
+    }
+
+    /// As [`Disks::attach`], but the disk takes no time of its own: what it costs by itself.
+    pub fn attach_untimed(
+        &self,
+        host: &str,
+        dir: &Path,
+        spec: &DiskSpec,
+        seed: u64,
+    ) -> Result<Floor, Error> {
+        let (name, laid_over) = (host.to_owned(), dir.to_owned());
+        let request = Request::Attach { name, dir: laid_over, spec: spec.clone(), seed };
+        let fuse = lay(dir)?;
+        if let Err(error) = self.ask(host, &request, Some(&fuse)) {
+            take_away(dir, MntFlags::MNT_DETACH).ok();
+            return Err(error);
+        }
+        drop(fuse);
+        self.lock_mounts().insert(host.to_owned(), dir.to_owned());
+        floor(dir).map_err(|error| failed(host, "cannot be measured", &error))
     }
 
     /// What is wrong with the disk of `host` from now on.
