@@ -134,7 +134,10 @@ impl DiskFault {
             DiskTrouble::Stall => Trouble { stalled: true, ..Trouble::default() },
             DiskTrouble::Slow { mut slow, .. } => {
                 if does_half() {
-                    slow = Slow { factor: 1.0 + (slow.factor - 1.0) / 2.0, added_ms: slow.added_ms / 2.0 };
+                    slow = Slow {
+                        factor: 1.0 + (slow.factor - 1.0) / 2.0,
+                        added_ms: slow.added_ms / 2.0,
+                    };
                 }
                 Trouble { slow: Some(slow), ..Trouble::default() }
             }

@@ -78,7 +78,9 @@ impl Fault for PowerLoss {
     }
 
     fn verify(&mut self, witness: &mut dyn Witness, deadline: Instant) -> Finding {
-        let Some((before, directory)) = &self.before else { return gone::never_looked(&self.victim) };
+        let Some((before, directory)) = &self.before else {
+            return gone::never_looked(&self.victim);
+        };
         let gone = gone::verify(&self.victim, before, Self::is_ours, witness, deadline);
         // What was open on it is dead, and what is opened now is not.
         let came_back = directory.sync_all().is_err() && self.directory().is_ok();

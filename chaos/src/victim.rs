@@ -139,7 +139,7 @@ impl Victim {
         let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else { return 0 };
         let waits = |task: &std::fs::DirEntry| {
             let place = std::fs::read_to_string(task.path().join("wchan"));
-            place.is_ok_and(|place| place == function)
+            place.is_ok_and(|place| place.starts_with(function))
         };
         tasks.flatten().filter(waits).count()
     }

@@ -84,15 +84,24 @@ fn bad_disks_are_refused_with_their_line_and_key() {
     let changed = |from: &str, to: &str| text.replacen(from, to, 1);
     // Without a unit, nobody knows what is meant.
     let unit = changed("quantiles_ms", "quantiles");
-    refused(&unit, &[], &["test.toml:8:", "`cluster.disk.sync.quantiles`", "did you mean `quantiles_ms`?"]);
-    refused(&changed("[[0, 1], [0.5, 2], [1, 8]]", "[[0, 1], [0.5, 9], [1, 8]]"), &[], &[
-        "test.toml:8:",
-        "less than the 9 ms before it",
-    ]);
+    refused(
+        &unit,
+        &[],
+        &["test.toml:9:", "`cluster.disk.sync.quantiles`", "did you mean `quantiles_ms`?"],
+    );
+    refused(
+        &changed("[[0, 1], [0.5, 2], [1, 8]]", "[[0, 1], [0.5, 9], [1, 8]]"),
+        &[],
+        &["test.toml:9:", "less than the 9 ms before it"],
+    );
     refused(&changed("[[0, 1], [0.5, 2], [1, 8]]", "[0.5, 2]"), &[], &["must be pairs of a share"]);
     refused(&changed("[[0, 1], [0.5, 2], [1, 8]]", "[[0, -1], [1, 8]]"), &[], &["has -1 ms"]);
     refused(&changed("kind = \"assumed\"\n", ""), &[], &["`cluster.disk.sync.kind` is missing"]);
-    refused(&changed("source = \"a test\"\n", ""), &[], &["source` is missing", "where the numbers"]);
+    refused(
+        &changed("source = \"a test\"\n", ""),
+        &[],
+        &["source` is missing", "where the numbers"],
+    );
     let mean = changed("kind = \"assumed\"", "mean_ms = 9\nkind = \"assumed\"");
     refused(&mean, &[], &["`cluster.disk.sync.mean_ms` is 9", "the mean of quantiles_ms is"]);
     let start = changed("credits_at_start = 50", "credits_at_start = 6000");
@@ -100,14 +109,20 @@ fn bad_disks_are_refused_with_their_line_and_key() {
     let burst = changed("burst_per_second = 1000", "burst_per_second = 10");
     refused(&burst, &[], &["is 10, below per_second (100)"]);
     refused(&changed("burst_credits = 5000\n", ""), &[], &["burst_credits` is missing"]);
-    refused(&changed("concurrency = 8", "concurrency = 0"), &[], &["`cluster.disk.queue.concurrency`"]);
+    refused(
+        &changed("concurrency = 8", "concurrency = 0"),
+        &[],
+        &["`cluster.disk.queue.concurrency`"],
+    );
     let external = "[cluster]\ntarget = \"external\"\nendpoints = [\"h:1\"]\ndisk = \"gp3\"\n";
     refused(&format!("{LEAST}{external}"), &[], &["`cluster.disk`", "runs already"]);
 }
 
 #[test]
 fn faults_of_disks_have_keys_of_their_own() {
-    let with = |fault: &str| format!("{LEAST}[cluster]\ndisk = \"gp3\"\n[[faults]]\ntarget = \"one\"\nat_s = 2\n{fault}");
+    let with = |fault: &str| {
+        format!("{LEAST}[cluster]\ndisk = \"gp3\"\n[[faults]]\ntarget = \"one\"\nat_s = 2\n{fault}")
+    };
     let kind = |fault: &str| match plan(&with(fault), &[]).expect("sound").faults[0].kind {
         FaultKind::Disk(fault) => fault.kind,
         other => panic!("{other:?}"),

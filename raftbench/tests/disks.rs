@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use harness::{Bench, profile};
 use nix::unistd::{Gid, Uid, chown};
+use raftbench::profile::embedded::Shelf;
 use serde_json::Value;
 
 /// Debian's `nobody`.
@@ -115,7 +116,8 @@ fn every_fault_of_a_disk_bites() {
     assert_eq!(summary["checks"]["audit"], "pass", "{told}");
     let faults = summary["faults"].as_array().expect("a list");
     assert_eq!(faults.len(), 5, "{told}");
-    let proofs = ["held, none served", "were asked for", "its disk lost", "with EIO", "with ENOSPC"];
+    let proofs =
+        ["held, none served", "were asked for", "its disk lost", "with EIO", "with ENOSPC"];
     for (fault, proof) in faults.iter().zip(proofs) {
         assert_eq!(fault["effective"], true, "{proof}: {told}");
         assert!(fault["proof"].as_str().expect("text").contains(proof), "{proof}: {told}");
@@ -213,7 +215,9 @@ fn as_nobody(open: bool, script: &str) -> Output {
 fn an_ordinary_user_has_disks_where_fuse_is_open_and_is_told_where_not() {
     let _alone = alone();
     if !Uid::effective().is_root() {
-        println!("\n*** NOT TRIED: an ordinary user with device nodes of its own, for want of root ***\n");
+        println!(
+            "\n*** NOT TRIED: an ordinary user with device nodes of its own, for want of root ***\n"
+        );
         return;
     }
     let output = as_nobody(true, "echo text > file && sync file && cat file && stat -f -c %T .");
@@ -225,4 +229,72 @@ fn an_ordinary_user_has_disks_where_fuse_is_open_and_is_told_where_not() {
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("/dev/fuse: Permission denied"), "{error}");
     assert!(error.contains("chmod 0666 /dev/fuse"), "{error}");
+}
+
+/// What fio measured on a disk of that profile, its bytes in memory.
+fn fio(disk: &str, arguments: &[&str]) -> Value {
+    let bench = Bench::with(&profile(""));
+    let mut command = harness::raftbench();
+    command.args(["lab", "short.toml", "--set"]).arg(format!("cluster.disk={disk}"));
+    command.args(["--set", "cluster.disk_backing=memory", "--host", "n1", "--"]);
+    // Before whoever else is busy here: the disk is measured, and not they.
+    command.args(["chrt", "-f", "1", "fio", "--name=x", "--output-format=json"]).args(arguments);
+    let output = command.current_dir(bench.path()).env_remove("RAFTBENCH_LAB").output();
+    let output = output.expect("started");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "fio (apt-get install fio) on {disk}: {told}");
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    told["jobs"][0].clone()
+}
+
+/// A write of 4 KiB and its fdatasync, again and again.
+const SYNCS: &[&str] = &["--rw=write", "--bs=4k", "--fdatasync=1", "--ioengine=psync"];
+
+#[test]
+fn fio_sees_the_times_that_the_profiles_state() {
+    let _alone = alone();
+    for name in Shelf::Disks.names() {
+        // Faster than what this machine can be.
+        if name == "nvme-plp" {
+            continue;
+        }
+        let text = Shelf::Disks.text(name).expect("embedded");
+        let plan: toml::Table = text.parse().expect("TOML");
+        let points = plan["sync"]["quantiles_ms"].clone().try_into().expect("pairs");
+        let model = chaos::lab::disks::Latency::new(points).expect("sound");
+        // Four seconds of it.
+        let size = format!("--size={}k", 4 * (4000.0 / model.mean_ms()) as u64);
+        let seen = fio(name, &[SYNCS, &[&size]].concat());
+        let seen_ms = |key: &str| seen["sync"]["lat_ns"][key].as_f64().expect("a number") / 1e6;
+        let (mean_ms, p99_ms) = (
+            seen_ms("mean"),
+            seen["sync"]["lat_ns"]["percentile"]["99.000000"].as_f64().expect("a number") / 1e6,
+        );
+        let (wanted_ms, wanted_p99_ms) = (model.mean_ms(), model.quantile_ms(0.99));
+        println!(
+            "{name}: mean {mean_ms:.3} ms of {wanted_ms:.3}, p99 {p99_ms:.3} ms of {wanted_p99_ms:.3}"
+        );
+        assert!((mean_ms / wanted_ms - 1.0).abs() < 0.1, "{name}: {mean_ms} ms of {wanted_ms}");
+    }
+}
+
+#[test]
+fn fio_sees_the_limits_that_the_profiles_state() {
+    let _alone = alone();
+    let random = ["--rw=randwrite", "--bs=4k", "--size=8m", "--direct=1", "--ioengine=io_uring"];
+    let deep = ["--iodepth=32", "--time_based", "--runtime=4"];
+    for (name, limit) in [("gp3", 3000.0), ("pd-balanced", 3600.0), ("gp2", 3000.0)] {
+        let seen = fio(name, &[&random[..], &deep[..]].concat());
+        let iops = seen["write"]["iops"].as_f64().expect("a number");
+        println!("{name}: {iops:.0} requests/s of {limit}");
+        assert!((iops / limit - 1.0).abs() < 0.05, "{name}: {iops} of {limit}");
+    }
+    let spent = "gp2-spent";
+    let seen =
+        fio(spent, &[&random[..], &["--iodepth=32", "--time_based", "--runtime=6"]].concat());
+    let iops = seen["write"]["iops"].as_f64().expect("a number");
+    // 6,000 credits and 300 a second, over 6 s.
+    let limit = 6000.0 / 6.0 + 300.0;
+    println!("{spent}: {iops:.0} requests/s of {limit} in 6 s");
+    assert!((iops / limit - 1.0).abs() < 0.05, "{spent}: {iops} of {limit}");
 }

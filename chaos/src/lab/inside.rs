@@ -76,7 +76,8 @@ impl Lab {
     /// The socket to the server of disks.
     pub(super) fn disks_socket(&self) -> Result<OwnedFd, Error> {
         let failed = |problem| Error::Lab { what: "reach the server of its disks", problem };
-        let number = self.passport.disks_fd.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let number =
+            self.passport.disks_fd.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         file_of(INIT_PID, number).map_err(failed)
     }
 

@@ -128,8 +128,7 @@ impl Work {
                 .map_err(errno),
             Work::Allocate { file, keep, offset, len } => {
                 let file = existing(file, OFlags::empty()).map_err(errno)?;
-                let mode =
-                    if keep { FallocateFlags::KEEP_SIZE } else { FallocateFlags::empty() };
+                let mode = if keep { FallocateFlags::KEEP_SIZE } else { FallocateFlags::empty() };
                 fallocate(&file, mode, offset, len).map(nothing).map_err(|e| Some(e.raw_os_error()))
             }
             Work::Punch { file, offset, len } => {

@@ -22,7 +22,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         show(&list())?;
         return Ok(ExitCode::SUCCESS);
     };
-    let found = SHELVES.iter().find_map(|(prefix, shelf)| Some((*shelf, name.strip_prefix(prefix)?)));
+    let found =
+        SHELVES.iter().find_map(|(prefix, shelf)| Some((*shelf, name.strip_prefix(prefix)?)));
     let (shelf, name) = found.unwrap_or((Shelf::Profiles, name));
     show(shelf.text(name)?)?;
     Ok(ExitCode::SUCCESS)

@@ -340,12 +340,7 @@ impl Stage {
     }
 }
 
-fn fault(
-    own: &Own,
-    kind: FaultKind,
-    victim: Victim,
-    seed: u64,
-) -> anyhow::Result<Box<dyn Fault>> {
+fn fault(own: &Own, kind: FaultKind, victim: Victim, seed: u64) -> anyhow::Result<Box<dyn Fault>> {
     Ok(match kind {
         FaultKind::Kill { .. } => Box::new(End::kill(victim)),
         FaultKind::Terminate { .. } => Box::new(End::terminate(victim)),

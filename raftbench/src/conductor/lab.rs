@@ -9,9 +9,9 @@ use anyhow::Context;
 use chaos::lab::links::{self, Network};
 use chaos::lab::{Host, Lab, enter, enter_with_disks};
 
+use super::disks::LaidDisks;
 use crate::folder::RunFolder;
 use crate::keeper::{Keeper, MARK};
-use super::disks::LaidDisks;
 use crate::plan::{DiskPlan, NetworkPlan};
 
 /// In a run's folder while its lab runs, for those who join.

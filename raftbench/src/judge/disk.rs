@@ -95,12 +95,16 @@ mod tests {
 
     #[test]
     fn a_disk_within_its_tolerance_is_one_and_one_outside_is_told() {
-        for (p50_ms, fits) in [(2.0, true), (2.19, true), (1.81, true), (2.21, false), (1.0, false)] {
+        for (p50_ms, fits) in [(2.0, true), (2.19, true), (1.81, true), (2.21, false), (1.0, false)]
+        {
             let told = off_the_model(Some(&record(p50_ms, 1000)));
             assert_eq!(told.is_empty(), fits, "{p50_ms}: {told:?}");
         }
         let told = off_the_model(Some(&record(1.0, 1000))).remove(0);
-        assert!(told.contains("the disk of n1 was no gp3: p50 of its 1000 syncs was 1.000 ms"), "{told}");
+        assert!(
+            told.contains("the disk of n1 was no gp3: p50 of its 1000 syncs was 1.000 ms"),
+            "{told}"
+        );
         assert!(off_the_model(Some(&record(1.0, 99))).is_empty());
         assert!(warnings(Some(&record(2.0, 99)))[0].contains("only 99 syncs"));
         assert!(off_the_model(None).is_empty());

@@ -117,7 +117,9 @@ impl DiskFaultKind {
             DiskFaultKind::Slow { .. } => ("slow down the disk of", "give the disk its speed back"),
             DiskFaultKind::Full => ("fill the disk of", "give the disk room again"),
             DiskFaultKind::Error { .. } => ("break the disk of", "mend the disk"),
-            DiskFaultKind::PowerLoss { .. } => ("cut the power of", "start again what lost its power"),
+            DiskFaultKind::PowerLoss { .. } => {
+                ("cut the power of", "start again what lost its power")
+            }
         }
     }
 }

@@ -37,7 +37,8 @@ pub(super) fn fault(
         "disk_slow" => slow(section)?,
         "disk_full" => DiskFaultKind::Full,
         "disk_error" => {
-            let places = [("write", (true, false)), ("sync", (false, true)), ("both", (true, true))];
+            let places =
+                [("write", (true, false)), ("sync", (false, true)), ("both", (true, true))];
             let (writes, syncs) = section.choice("at", &places)?.unwrap_or((false, true));
             DiskFaultKind::Error { writes, syncs }
         }

@@ -132,7 +132,9 @@ fn spec(section: &Section<'_>, backing: Backing) -> Result<DiskSpec, ProfileErro
 fn origin(section: &Section<'_>) -> Result<(), ProfileError> {
     let names: Vec<&str> = KINDS.iter().map(|(name, ())| *name).collect();
     section.choice("kind", &KINDS)?.ok_or_else(|| section.missing("kind", &listed(&names)))?;
-    section.text("source")?.ok_or_else(|| section.missing("source", "where the numbers are from"))?;
+    section
+        .text("source")?
+        .ok_or_else(|| section.missing("source", "where the numbers are from"))?;
     Ok(())
 }
 

@@ -175,9 +175,8 @@ impl Backing {
         let old_len = fstat(&open.file)?.st_size as u64;
         let changes = !(mode - FallocateFlags::KEEP_SIZE).is_empty();
         // Others move what lies behind, and no database does that.
-        let known = FallocateFlags::KEEP_SIZE
-            | FallocateFlags::PUNCH_HOLE
-            | FallocateFlags::ZERO_RANGE;
+        let known =
+            FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
         if !known.contains(mode) {
             return Err(Errno::OPNOTSUPP);
         }
@@ -313,9 +312,8 @@ impl Backing {
             // Two names of one file: nothing happens.
             Ok(target) if target.st_ino == source.st_ino => return Ok(()),
             Ok(target) => {
-                let is_dir = |stat: &Stat| {
-                    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-                };
+                let is_dir =
+                    |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
                 match (is_dir(&source), is_dir(&target)) {
                     (true, false) => return Err(Errno::NOTDIR),
                     (false, true) => return Err(Errno::ISDIR),
@@ -327,13 +325,8 @@ impl Backing {
                 Some(aside)
             }
         };
-        let moved = renameat_with(
-            &*from_dir,
-            &from.name,
-            &*to_dir,
-            &to.name,
-            RenameFlags::NOREPLACE,
-        );
+        let moved =
+            renameat_with(&*from_dir, &from.name, &*to_dir, &to.name, RenameFlags::NOREPLACE);
         if let Err(errno) = moved {
             if let Some(aside) = &replaced {
                 renameat(&self.aside, aside, &*to_dir, &to.name)?;

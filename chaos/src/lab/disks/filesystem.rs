@@ -62,7 +62,12 @@ type Answer = Result<(), rustix::io::Errno>;
 
 impl Mounted {
     pub(super) fn of(disk: Arc<Disk>) -> Self {
-        Self { disk, files: RwLock::default(), dirs: RwLock::default(), last_handle: AtomicU64::new(0) }
+        Self {
+            disk,
+            files: RwLock::default(),
+            dirs: RwLock::default(),
+            last_handle: AtomicU64::new(0),
+        }
     }
 
     fn file(&self, handle: FileHandle) -> Result<Arc<Handle>, Errno> {
@@ -200,7 +205,12 @@ impl Filesystem for Mounted {
                 backing.set_len(ino.0, size)?;
             }
             if let Some(mode) = mode {
-                chmodat(CWD, backing.path(ino.0)?, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())?;
+                chmodat(
+                    CWD,
+                    backing.path(ino.0)?,
+                    Mode::from_raw_mode(mode & 0o7777),
+                    AtFlags::empty(),
+                )?;
             }
             if uid.is_some() || gid.is_some() {
                 let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
@@ -241,7 +251,15 @@ impl Filesystem for Mounted {
         entry(made.and_then(|()| self.disk.backing.make_node(parent.0, name, mode)), reply);
     }
 
-    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
+    fn mkdir(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
         let made = self.disk.admit_cached(true);
         entry(made.and_then(|()| self.disk.backing.make_dir(parent.0, name, mode)), reply);
     }
@@ -256,7 +274,14 @@ impl Filesystem for Mounted {
         done(admitted.and_then(|()| self.disk.backing.remove(parent.0, name, true)), reply);
     }
 
-    fn symlink(&self, _: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+    fn symlink(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
         let made = self.disk.admit_cached(true);
         entry(made.and_then(|()| self.disk.backing.make_link(parent.0, name, target)), reply);
     }
@@ -281,7 +306,14 @@ impl Filesystem for Mounted {
         done(admitted.and_then(|()| self.disk.backing.rename(from, to, may_replace)), reply);
     }
 
-    fn link(&self, _: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+    fn link(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
         let made = self.disk.admit_cached(true);
         entry(made.and_then(|()| self.disk.backing.hard_link(ino.0, newparent.0, newname)), reply);
     }
@@ -542,9 +574,8 @@ fn kind(kind: rustix::fs::FileType) -> FileType {
 }
 
 fn attributes(stat: &Stat, inode: u64) -> FileAttr {
-    let time = |seconds: i64, nanos: u64| {
-        UNIX_EPOCH + Duration::new(seconds.max(0) as u64, nanos as u32)
-    };
+    let time =
+        |seconds: i64, nanos: u64| UNIX_EPOCH + Duration::new(seconds.max(0) as u64, nanos as u32);
     FileAttr {
         ino: INodeNo(inode),
         size: stat.st_size as u64,

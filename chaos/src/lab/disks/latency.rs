@@ -27,13 +27,18 @@ impl Latency {
             return Err("has no points".into());
         };
         if first.0 != 0.0 || last.0 != 1.0 {
-            return Err("must begin with the share 0 (the minimum) and end with 1 (the maximum)".into());
+            return Err(
+                "must begin with the share 0 (the minimum) and end with 1 (the maximum)".into()
+            );
         }
         if let Some((_, ms)) = points.iter().find(|(_, ms)| !(LEAST_MS..=MOST_MS).contains(ms)) {
             return Err(format!("has {ms} ms; times are from {LEAST_MS} to {MOST_MS} ms"));
         }
         if let Some(pair) = points.windows(2).find(|pair| pair[1].0 <= pair[0].0) {
-            return Err(format!("has the share {} after {}; shares must rise", pair[1].0, pair[0].0));
+            return Err(format!(
+                "has the share {} after {}; shares must rise",
+                pair[1].0, pair[0].0
+            ));
         }
         if let Some(pair) = points.windows(2).find(|pair| pair[1].1 < pair[0].1) {
             let ((_, before), (share, ms)) = (pair[0], pair[1]);
@@ -98,7 +103,8 @@ mod tests {
     use super::*;
 
     fn gp3_like() -> Latency {
-        Latency::new(vec![(0.0, 0.4), (0.5, 0.66), (0.9, 0.95), (0.99, 1.6), (1.0, 5.1)]).expect("rises")
+        Latency::new(vec![(0.0, 0.4), (0.5, 0.66), (0.9, 0.95), (0.99, 1.6), (1.0, 5.1)])
+            .expect("rises")
     }
 
     #[test]

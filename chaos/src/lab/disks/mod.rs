@@ -142,12 +142,14 @@ impl Disks {
         take_away(&dir, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH)
             .map_err(|error| failed(host, "cannot be unmounted", &error))?;
         self.lock_mounts().remove(host);
-        let lost = match self.ask(host, &Request::LosePower { name: host.to_owned(), loss }, None)? {
-            Answer::Lost(lost) => lost,
-            other => return Err(strange(host, &other)),
-        };
+        let lost =
+            match self.ask(host, &Request::LosePower { name: host.to_owned(), loss }, None)? {
+                Answer::Lost(lost) => lost,
+                other => return Err(strange(host, &other)),
+            };
         let fuse = lay(&dir)?;
-        if let Err(error) = self.ask(host, &Request::Remount { name: host.to_owned() }, Some(&fuse)) {
+        if let Err(error) = self.ask(host, &Request::Remount { name: host.to_owned() }, Some(&fuse))
+        {
             take_away(&dir, MntFlags::MNT_DETACH).ok();
             return Err(error);
         }
@@ -224,10 +226,13 @@ fn lay(dir: &Path) -> Result<File, Error> {
     let (user, group) = (nix::unistd::getuid(), nix::unistd::getgid());
     let data = format!("fd={},rootmode=40000,user_id={user},group_id={group}", fuse.as_raw_fd());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("raftbench-disk"), dir, Some("fuse"), flags, Some(data.as_str())).map_err(|errno| {
-        let hint = "the kernel allows it in a user namespace from Linux 4.18 on; a container may not";
-        Error::NoDisks { problem: errno.into(), hint }
-    })?;
+    mount(Some("raftbench-disk"), dir, Some("fuse"), flags, Some(data.as_str())).map_err(
+        |errno| {
+            let hint =
+                "the kernel allows it in a user namespace from Linux 4.18 on; a container may not";
+            Error::NoDisks { problem: errno.into(), hint }
+        },
+    )?;
     Ok(fuse)
 }
 

@@ -90,7 +90,9 @@ impl Server {
                 let session = Some(session.inspect_err(|_| place.remove())?);
                 self.disks.insert(name, Served { disk, place, session });
             }
-            Request::TakeTime { name, transit_ns } => self.find(&name)?.disk.take_its_time(transit_ns),
+            Request::TakeTime { name, transit_ns } => {
+                self.find(&name)?.disk.take_its_time(transit_ns)
+            }
             Request::Set { name, trouble } => self.find(&name)?.disk.set(trouble),
             Request::LosePower { name, loss } => {
                 let served = self.find(&name)?;

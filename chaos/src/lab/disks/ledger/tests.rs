@@ -141,7 +141,8 @@ fn at(dir: Inode, name: &str) -> Name {
 
 /// What the names are after the power went, from what they were.
 fn names_after(mut ledger: Ledger, names: &[(Inode, &str)]) -> Vec<String> {
-    let mut there: BTreeMap<Name, ()> = names.iter().map(|(dir, name)| (at(*dir, name), ())).collect();
+    let mut there: BTreeMap<Name, ()> =
+        names.iter().map(|(dir, name)| (at(*dir, name), ())).collect();
     let (undo, _, _) = ledger.lose(Loss::Whole, |_| 0);
     for step in undo {
         let Undo::Rename(renamed) = step else { continue };
@@ -181,7 +182,10 @@ fn a_synced_file_keeps_its_new_name_and_its_new_directories() {
     ledger.renamed(Renamed::Made { at: at(10, "other"), inode: 12 });
     let now = ledger.now();
     ledger.file_synced(11, now);
-    assert_eq!(names_after(ledger, &[(1, "dir"), (10, "file"), (10, "other")]), ["1/dir", "10/file"]);
+    assert_eq!(
+        names_after(ledger, &[(1, "dir"), (10, "file"), (10, "other")]),
+        ["1/dir", "10/file"]
+    );
 }
 
 #[test]
