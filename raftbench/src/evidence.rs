@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub struct FaultRecord {
     /// As in the plan.
     pub id: String,
-    /// `kill`, `terminate`, `pause`.
+    /// As the profile has it: `kill`, `disk_stall`, ...
     pub kind: String,
     /// As asked: `leader`, `n2`, ...
     pub target: String,

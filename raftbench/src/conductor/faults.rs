@@ -249,7 +249,7 @@ impl Stage {
         let mut ready = Vec::new();
         for name in victims {
             let victim = own.victim(name).ok_or_else(|| anyhow!("{name} is not ours"))?;
-            let mut fault = fault(own, kind, victim, self.seed)?;
+            let mut fault = fault(own, kind, victim, seed_of(self.seed, id, name))?;
             fault.available()?;
             let noted = self.journal.note(id, fault.victim(), fault.undo())?;
             ready.push((fault, noted));
@@ -338,6 +338,12 @@ impl Stage {
     fn lock_held(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
         self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// Another for each fault and victim.
+fn seed_of(seed: u64, fault: &str, victim: &str) -> u64 {
+    let letters = fault.bytes().chain(victim.bytes());
+    letters.fold(seed, |seed, letter| seed.rotate_left(7) ^ u64::from(letter))
 }
 
 fn fault(own: &Own, kind: FaultKind, victim: Victim, seed: u64) -> anyhow::Result<Box<dyn Fault>> {

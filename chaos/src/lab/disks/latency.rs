@@ -127,7 +127,7 @@ mod tests {
         drawn.sort_by(f64::total_cmp);
         for share in [0.1, 0.5, 0.9, 0.99] {
             let seen = drawn[(share * drawn.len() as f64) as usize];
-            assert!((seen / latency.quantile_ms(share) - 1.0).abs() < 0.03, "{share}: {seen}");
+            assert!((seen / latency.quantile_ms(share) - 1.0).abs() < 0.06, "{share}: {seen}");
         }
     }
 

@@ -38,7 +38,7 @@ impl Model {
     fn sync(&mut self, inode: Inode) {
         let now = self.ledger.now();
         self.ledger.file_synced(inode, now);
-        self.durable.insert(inode, self.now.get(&inode).cloned().unwrap_or_default());
+        self.durable.insert(inode, self.now.entry(inode).or_default().clone());
     }
 
     fn lose(&mut self, loss: Loss) -> Lost {
