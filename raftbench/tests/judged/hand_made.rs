@@ -176,6 +176,7 @@ fn samples() -> Vec<MetricSample> {
                     index: (1000 + asked_ns.max(0) / MS) as u64,
                     applied_index: 0,
                 }),
+                disk: None,
                 process: Some(ProcessSample {
                     pid: 100,
                     cpu_seconds: lived as f64 * 0.1,
