@@ -180,4 +180,35 @@ pub enum Error {
     /// The switch ended, or said what it should not.
     #[error("the switch {0}")]
     Switch(String),
+    /// This kernel or this user cannot have emulated disks.
+    #[error("emulated disks are not available: /dev/fuse: {problem}; {hint}")]
+    NoDisks {
+        /// The kernel's word.
+        problem: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The host is slower than the disk that it is to emulate.
+    #[error(
+        "the disk is too fast for this host: half of its syncs take {wanted_ms:.3} ms or less, and \
+         here one takes {floor_ms:.3} ms before any time of the disk's own; {remedy}"
+    )]
+    DiskTooFast {
+        /// The disk's median.
+        wanted_ms: f64,
+        /// Measured here.
+        floor_ms: f64,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// An emulated disk does not do what it shall.
+    #[error("the disk of {host} {what}: {reason}")]
+    Disk {
+        /// Whose.
+        host: String,
+        /// What it does not do.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
 }

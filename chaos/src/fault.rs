@@ -74,8 +74,20 @@ pub enum Testimony {
 /// catch it.
 #[doc(hidden)]
 pub fn does_nothing() -> bool {
+    is_planted("fault-does-nothing")
+}
+
+/// Another: a fault that does half of what it should.
+pub(crate) fn does_half() -> bool {
+    is_planted("fault-does-half")
+}
+
+fn is_planted(name: &str) -> bool {
     #[cfg(feature = "seeded-bugs")]
-    return std::env::var_os("RAFTBENCH_SEEDED_BUG").is_some_and(|bug| bug == "fault-does-nothing");
+    return std::env::var_os("RAFTBENCH_SEEDED_BUG").is_some_and(|bug| bug == name);
     #[cfg(not(feature = "seeded-bugs"))]
-    false
+    {
+        let _ = name;
+        false
+    }
 }

@@ -22,6 +22,8 @@ pub enum Undo {
     Restart,
     /// Let the process go on.
     Resume,
+    /// Let its disk serve again, and start it again where that ended it.
+    MendDisk,
 }
 
 /// A fault whose undo is on disk.

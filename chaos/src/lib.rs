@@ -1,13 +1,14 @@
 //! Faults: what breaks a cluster on purpose, and the proof that it did.
 //!
 //! A fault is available? / inject / verify / heal, one room for each ([`End`],
-//! [`Pause`]); its undo is on disk before it is applied ([`journal`]).
+//! [`Pause`], [`DiskFault`], [`PowerLoss`]); its undo is on disk before it is applied ([`journal`]).
 //!
 //! Invariant: the proof of a fault comes from the victim's process state, its sockets and its
 //! peers, never from the return of the call that made it. This crate knows nothing of load or of
 //! any Raft implementation: a victim is a process with ports, and who starts it again, or asks its
 //! peers, is handed in.
 
+mod disk_trouble;
 mod end;
 mod error;
 mod fault;
@@ -15,13 +16,16 @@ mod gone;
 pub mod journal;
 pub mod lab;
 mod pause;
+mod power_loss;
 mod sockets;
 mod victim;
 
+pub use disk_trouble::{DiskFault, DiskTrouble};
 pub use end::End;
 pub use error::Error;
 #[doc(hidden)]
 pub use fault::does_nothing;
 pub use fault::{Fault, Finding, Healed, Restarter, Testimony, Witness};
 pub use pause::Pause;
+pub use power_loss::PowerLoss;
 pub use victim::{Exit, Victim};

@@ -134,6 +134,16 @@ impl Victim {
         Ok(State { letter: stat.state, threads, cpu_ticks: stat.utime + stat.stime })
     }
 
+    /// How many of its threads sleep in that function of the kernel, as far as we may know.
+    pub(crate) fn threads_waiting_in(&self, function: &str) -> usize {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else { return 0 };
+        let waits = |task: &std::fs::DirEntry| {
+            let place = std::fs::read_to_string(task.path().join("wchan"));
+            place.is_ok_and(|place| place.starts_with(function))
+        };
+        tasks.flatten().filter(waits).count()
+    }
+
     pub(crate) fn proc(&self) -> Result<Process, Error> {
         Process::new(self.pid).map_err(|error| self.proc_error(error))
     }

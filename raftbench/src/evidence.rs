@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub struct FaultRecord {
     /// As in the plan.
     pub id: String,
-    /// `kill`, `terminate`, `pause`.
+    /// As the profile has it: `kill`, `disk_stall`, ...
     pub kind: String,
     /// As asked: `leader`, `n2`, ...
     pub target: String,
@@ -83,6 +83,9 @@ pub struct MetricSample {
     pub status: Option<NodeStatus>,
     /// From `/proc`, where the process is ours.
     pub process: Option<ProcessSample>,
+    /// From the emulated disk under it, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskSample>,
     /// Counters and gauges from `/metrics` under the server's own names, labels in braces.
     pub values: BTreeMap<String, f64>,
     /// Histograms from `/metrics` under the server's own names.
@@ -119,6 +122,35 @@ pub struct ProcessSample {
     pub written_bytes: u64,
 }
 
+/// What an emulated disk counted, since the run began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DiskSample {
+    /// Syncs that were answered.
+    pub syncs: u64,
+    /// Bytes that they had to make durable.
+    pub synced_bytes: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Bytes of these.
+    pub written_bytes: u64,
+    /// Reads that no cache answered.
+    pub reads: u64,
+    /// Requests that are being served or held.
+    pub in_flight: u64,
+    /// Requests that a stall holds.
+    pub held: u64,
+    /// Requests that were refused: the disk was full, or broken.
+    pub refused: u64,
+    /// Of the syncs since the last change of the disk's condition (a fault's start or end).
+    pub sync_p50_ms: f64,
+    /// Of the same.
+    pub sync_p99_ms: f64,
+    /// Of the same.
+    pub sync_max_ms: f64,
+    /// Requests that could still be served at the burst rate, where there is one.
+    pub burst_credits: Option<f64>,
+}
+
 /// A cumulative histogram, as Prometheus text has it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HistogramSample {
@@ -147,6 +179,8 @@ pub struct Observed {
     pub nodes: Vec<NodeRecord>,
     /// What lay between the hosts of a lab; `None`: loopback.
     pub network: Option<NetworkRecord>,
+    /// The emulated disks under the nodes; `None`: the host's own.
+    pub disk: Option<DiskRecord>,
     /// The target's own word on its version, as in `etcd 3.4.23`.
     pub target_version: String,
     /// Where the data directories lie; `None` for a cluster that was not ours to start.
@@ -213,6 +247,66 @@ impl RoundTrip {
     pub fn is_as_asked(&self) -> bool {
         (self.measured_ms - self.asked_ms).abs() <= (0.02 * self.asked_ms).max(0.3)
     }
+}
+
+/// The emulated disks of a lab.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiskRecord {
+    /// As the profile has it: `gp3`.
+    pub name: String,
+    /// What held the bytes: `disk` or `memory`.
+    pub backing: String,
+    /// Of a sync, by the profile.
+    pub asked: AskedTimes,
+    /// One for each node.
+    pub hosts: Vec<HostDisk>,
+}
+
+/// A model's times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AskedTimes {
+    /// Mean.
+    pub mean_ms: f64,
+    /// Quartile.
+    pub p25_ms: f64,
+    /// Median.
+    pub p50_ms: f64,
+    /// Quartile.
+    pub p75_ms: f64,
+    /// 99 of 100.
+    pub p99_ms: f64,
+}
+
+/// The disk of one node, and its syncs in the whole run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostDisk {
+    /// Whose.
+    pub node: String,
+    /// From a call to the emulation and back, before the run; it is within the times below, and
+    /// taken off what the emulation waits.
+    pub transit_ms: f64,
+    /// A write of 4 KiB and its sync before the run, through the emulation without any time of its
+    /// own: what the host cannot go below.
+    pub floor_sync_ms: f64,
+    /// Syncs.
+    pub syncs: u64,
+    /// Bytes that they had to make durable.
+    pub synced_bytes: u64,
+    /// Of the syncs, those under no fault of the disk; from here on they alone count, from their
+    /// turn to their answer.
+    pub timed_syncs: u64,
+    /// Mean.
+    pub mean_ms: f64,
+    /// Quartile.
+    pub p25_ms: f64,
+    /// Median.
+    pub p50_ms: f64,
+    /// Quartile.
+    pub p75_ms: f64,
+    /// 99 of 100.
+    pub p99_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
 }
 
 /// The file system under the data directories.

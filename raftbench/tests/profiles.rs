@@ -197,7 +197,6 @@ fn the_nodes_own_settings_are_checked_before_it_starts() {
 
 #[test]
 fn what_is_not_there_yet_says_so() {
-    refused(LEAST, &["cluster.disk=gp3"], &["`cluster.disk`", "not available yet"]);
     refused(LEAST, &["cluster.target=nats"], &["not available yet"]);
     refused(LEAST, &["cluster.target=etc"], &["did you mean `etcd`?"]);
 }

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, ExitStatus};
 
 use nix::sched::{CloneFlags, unshare};
@@ -18,8 +18,9 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 
+use super::disks::server;
 use super::layout::{HostAddress, Layout};
-use super::{INIT, permission, this_program};
+use super::{DISKS, INIT, permission, this_program};
 use crate::Error;
 
 /// What the first process is told over its control pipe, in one line.
@@ -29,6 +30,8 @@ pub(super) struct Orders {
     pub(super) init_pid: i32,
     pub(super) init_started_ticks: u64,
     pub(super) hosts: Vec<HostAddress>,
+    /// A socket that the reader inherits: to the server of disks.
+    pub(super) disks_fd: Option<i32>,
 }
 
 /// Runs this program again with `arguments` in a lab of `layout`, on the host `c1`, and waits for
@@ -40,10 +43,32 @@ pub fn enter(
     arguments: &[OsString],
     mark: (&str, &str),
 ) -> Result<ExitStatus, Error> {
+    enter_as(layout, arguments, mark, false)
+}
+
+/// As [`enter`], and [`super::disks`] can be had inside.
+pub fn enter_with_disks(
+    layout: &Layout,
+    arguments: &[OsString],
+    mark: (&str, &str),
+) -> Result<ExitStatus, Error> {
+    enter_as(layout, arguments, mark, true)
+}
+
+fn enter_as(
+    layout: &Layout,
+    arguments: &[OsString],
+    mark: (&str, &str),
+    with_disks: bool,
+) -> Result<ExitStatus, Error> {
     let doing = |what| move |source: std::io::Error| Error::Lab { what, problem: source };
     // From here on the user's signals are for the program inside, which knows how to end well.
     let signals = take_signals().map_err(doing("take signals"))?;
-    make_namespaces()?;
+    make_user_namespace()?;
+    // Before the pid namespace: the server is not to be in it.
+    let disks = with_disks.then(DiskServer::start).transpose();
+    let mut disks = disks.map_err(doing("start the server of its disks"))?;
+    make_pid_namespace()?;
     let (orders_end, mut control) = pipe_with(PipeFlags::CLOEXEC)
         .map(|(read, write)| (read, fs::File::from(write)))
         .map_err(|errno| doing("make a pipe")(errno.into()))?;
@@ -54,7 +79,8 @@ pub fn enter(
     init.arg(INIT).arg(orders_end.as_raw_fd().to_string()).args(arguments).env(mark.0, mark.1);
     let mut init = init.spawn().map_err(doing("start its first process"))?;
     drop(orders_end);
-    let orders = orders(&init, layout).map_err(doing("look at its first process"))?;
+    let disks_fd = disks.as_mut().and_then(DiskServer::hand_over);
+    let orders = orders(&init, layout, disks_fd).map_err(doing("look at its first process"))?;
     // One that has ended already says why by itself.
     control.write_all(orders.as_bytes()).ok();
     let status = wait(&mut init, &signals).map_err(doing("wait for its end"))?;
@@ -62,11 +88,40 @@ pub fn enter(
     Ok(status)
 }
 
-/// A pid namespace for its children, inside a user namespace where this process lacks the right.
-pub(super) fn make_namespaces() -> Result<(), Error> {
-    let flag = CloneFlags::CLONE_NEWPID;
+/// The process that serves the disks; it ends with this value.
+struct DiskServer {
+    process: Child,
+    /// The other end of its socket, until the first process has it.
+    socket: Option<OwnedFd>,
+}
+
+impl DiskServer {
+    fn start() -> std::io::Result<Self> {
+        let (own, others) = server::socket_pair()?;
+        let mut command = this_program();
+        let process = command.arg(DISKS).stdin(own).spawn()?;
+        // Inherited by the first process.
+        fcntl_setfd(&others, FdFlags::empty())?;
+        Ok(Self { process, socket: Some(others) })
+    }
+
+    /// What the socket is called in the first process, which has inherited it; here it is closed.
+    fn hand_over(&mut self) -> Option<i32> {
+        self.socket.take().map(|socket| socket.as_raw_fd())
+    }
+}
+
+impl Drop for DiskServer {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// A user namespace, where this process lacks the right to make others.
+fn make_user_namespace() -> Result<(), Error> {
     if permission::is_privileged() {
-        return unshare(flag).map_err(|errno| refused(errno.into()));
+        return Ok(());
     }
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| refused(errno.into()))?;
@@ -74,19 +129,24 @@ pub(super) fn make_namespaces() -> Result<(), Error> {
         |file: &str, text: String| fs::write(format!("/proc/self/{file}"), text).map_err(refused);
     map("setgroups", "deny".into())?;
     map("uid_map", format!("0 {uid} 1"))?;
-    map("gid_map", format!("0 {gid} 1"))?;
-    unshare(flag).map_err(|errno| refused(errno.into()))
+    map("gid_map", format!("0 {gid} 1"))
+}
+
+/// A pid namespace for its children.
+fn make_pid_namespace() -> Result<(), Error> {
+    unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| refused(errno.into()))
 }
 
 fn refused(source: std::io::Error) -> Error {
     Error::NoNamespaces { problem: source, hint: permission::why_refused() }
 }
 
-fn orders(init: &Child, layout: &Layout) -> std::io::Result<String> {
+fn orders(init: &Child, layout: &Layout, disks_fd: Option<i32>) -> std::io::Result<String> {
     let init_pid = init.id() as i32;
     let stat = Process::new(init_pid).and_then(|process| process.stat());
     let stat = stat.map_err(|error| std::io::Error::other(error.to_string()))?;
-    let orders = Orders { init_pid, init_started_ticks: stat.starttime, hosts: layout.hosts() };
+    let (init_started_ticks, hosts) = (stat.starttime, layout.hosts());
+    let orders = Orders { init_pid, init_started_ticks, hosts, disks_fd };
     Ok(serde_json::to_string(&orders)? + "\n")
 }
 

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, ExitStatus};
@@ -20,6 +20,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 
+use super::disks::server::file_of;
 use super::enter::{Orders, pass_on, take_signals};
 use super::iproute::Tool;
 use super::layout::HostAddress;
@@ -45,7 +46,9 @@ pub(super) fn work(mut arguments: impl Iterator<Item = OsString>) -> Result<Exit
     let signals = take_signals().map_err(doing("take signals"))?;
     own_view(&orders.hosts).map_err(|(what, source)| Error::Lab { what, problem: source })?;
     let networks = Networks::make(&orders.hosts)?;
-    let passport = networks.passport(&orders);
+    let disks = orders.disks_fd.map(keep_to_itself).transpose();
+    let disks = disks.map_err(doing("hold the socket of its disks"))?;
+    let passport = networks.passport(&orders, disks.as_ref());
     let passport = serde_json::to_string(&passport)
         .map_err(|error| doing("tell where it is")(error.into()))?;
     networks.enter_client().map_err(doing("enter the network of a client"))?;
@@ -60,6 +63,13 @@ pub(super) fn work(mut arguments: impl Iterator<Item = OsString>) -> Result<Exit
 pub(super) fn code(status: ExitStatus) -> u8 {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+/// A socket that was inherited and that no child shall inherit again.
+fn keep_to_itself(number: i32) -> std::io::Result<OwnedFd> {
+    let kept = file_of(std::process::id() as i32, number)?;
+    nix::unistd::close(number)?;
+    Ok(kept)
 }
 
 type Failed = (&'static str, std::io::Error);
@@ -116,7 +126,7 @@ impl Networks {
         Ok(Self { core, hosts })
     }
 
-    fn passport(&self, orders: &Orders) -> Passport {
+    fn passport(&self, orders: &Orders, disks: Option<&OwnedFd>) -> Passport {
         let entry = |(host, file): &(HostAddress, File)| HostEntry {
             name: host.name.clone(),
             address: host.address,
@@ -127,6 +137,7 @@ impl Networks {
             init_started_ticks: orders.init_started_ticks,
             core_fd: self.core.as_raw_fd(),
             hosts: self.hosts.iter().map(entry).collect(),
+            disks_fd: disks.map(AsRawFd::as_raw_fd),
         }
     }
 

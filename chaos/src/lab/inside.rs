@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -10,6 +11,7 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns};
 
+use super::disks::server::file_of;
 use super::passport::{Passport, VARIABLE};
 use crate::Error;
 
@@ -69,6 +71,14 @@ impl Lab {
             name: name.to_owned(),
             known: names(self.hosts.iter().map(|host| host.name.as_str())),
         })
+    }
+
+    /// The socket to the server of disks.
+    pub(super) fn disks_socket(&self) -> Result<OwnedFd, Error> {
+        let failed = |problem| Error::Lab { what: "reach the server of its disks", problem };
+        let number =
+            self.passport.disks_fd.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        file_of(INIT_PID, number).map_err(failed)
     }
 
     /// Does `work` in the network in which the links meet.

@@ -17,6 +17,7 @@
 //! Nothing is made outside of them. No setuid helper is needed: an ordinary user gets a user
 //! namespace, and is root in the lab alone.
 
+pub mod disks;
 mod enter;
 mod init;
 mod inside;
@@ -30,7 +31,7 @@ mod permission;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-pub use enter::enter;
+pub use enter::{enter, enter_with_disks};
 pub use inside::{Host, Lab};
 pub use join::join;
 pub use layout::{HostAddress, Layout};
@@ -40,6 +41,8 @@ pub use passport::Passport;
 const INIT: &str = "lab-init";
 /// See [`links::switch`].
 const SWITCH: &str = "lab-switch";
+/// See [`disks`].
+const DISKS: &str = "lab-disks";
 
 /// Does the work of a lab's own process, if this process was started as one; `None`: it is the
 /// program itself. To be called first of all: namespaces are entered by a process with one thread.
@@ -49,6 +52,7 @@ pub fn role() -> Option<ExitCode> {
     let worked = match role.to_str()? {
         INIT => init::work(arguments),
         SWITCH => links::switch::process::work(),
+        DISKS => disks::server::work(),
         _ => return None,
     };
     Some(worked.unwrap_or_else(|error| {

@@ -20,6 +20,8 @@ pub struct Passport {
     pub(super) core_fd: i32,
     /// The hosts, nodes first.
     pub(super) hosts: Vec<HostEntry>,
+    /// A file of the first process: the socket to the server of disks, where there is one.
+    pub(super) disks_fd: Option<i32>,
 }
 
 /// A host, and the file of the first process that holds its network namespace.

@@ -11,7 +11,7 @@ use super::resolve::ProfileArgs;
 use crate::conductor::lab::{LaidLab, passport, run_inside};
 use crate::folder::RunFolder;
 use crate::keeper::{Keeper, MARK};
-use crate::plan::NetworkPlan;
+use crate::plan::{DiskPlan, NetworkPlan};
 
 /// Arguments of `lab`.
 #[derive(Debug, clap::Args)]
@@ -49,13 +49,13 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     // Before anything is made.
     network.ensure_host(&args.host)?;
-    if let Some(code) = run_inside(&network)? {
+    if let Some(code) = run_inside(&network, cluster.disk.is_some())? {
         return Ok(code);
     }
     let is_default = args.out.is_none();
     let path = args.out.unwrap_or_else(|| RunFolder::default_path("lab", profile.name()));
     let folder = RunFolder::create(&path)?;
-    let ran = run_here(&network, &folder, &args.host, command);
+    let ran = run_here(&network, cluster.disk.as_ref(), &folder, &args.host, command);
     if is_default {
         folder.remove_unless_used();
     }
@@ -64,13 +64,20 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn run_here(
     network: &NetworkPlan,
+    disk: Option<&DiskPlan>,
     folder: &RunFolder,
     host: &str,
     mut command: Command,
 ) -> anyhow::Result<ExitCode> {
-    let lab = LaidLab::lay(network, folder)?;
+    let mut lab = LaidLab::lay(network, folder)?;
     let own = std::path::absolute(folder.data().join(host))?;
-    std::fs::create_dir(&own).with_context(|| format!("cannot make {}", own.display()))?;
+    match disk {
+        Some(disk) => lab = lab.with_disks(disk, &[host.to_owned()])?,
+        None => {
+            let made = std::fs::create_dir(&own);
+            made.with_context(|| format!("cannot make {}", own.display()))?;
+        }
+    }
     let mut child = lab.host(host)?.spawn(command.current_dir(own))?;
     let status = child.wait().context("cannot wait for the command")?;
     Ok(code(status))

@@ -1,26 +1,31 @@
-//! `raftbench profiles`: the embedded profiles, and the networks that they name.
+//! `raftbench profiles`: the embedded profiles, and the networks and disks that they name.
 
 use std::process::ExitCode;
 
 use super::show;
 use crate::profile::embedded::Shelf;
 
-/// How a network is told from a profile.
-const NETWORKS: &str = "networks/";
+/// What is on which shelf, and how its names are told from a profile's.
+const SHELVES: [(&str, Shelf); 3] =
+    [("networks/", Shelf::Networks), ("disks/", Shelf::Disks), ("", Shelf::Profiles)];
 
 /// Arguments of `profiles`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print this one, ready to be saved and changed (a network as networks/NAME)
+    /// Print this one, ready to be saved and changed (a network as networks/NAME, a disk as
+    /// disks/NAME)
     name: Option<String>,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    match args.name.as_deref().map(|name| (name, name.strip_prefix(NETWORKS))) {
-        Some((_, Some(network))) => show(Shelf::Networks.text(network)?)?,
-        Some((profile, None)) => show(Shelf::Profiles.text(profile)?)?,
-        None => show(&list())?,
-    }
+    let Some(name) = &args.name else {
+        show(&list())?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let found =
+        SHELVES.iter().find_map(|(prefix, shelf)| Some((*shelf, name.strip_prefix(prefix)?)));
+    let (shelf, name) = found.unwrap_or((Shelf::Profiles, name));
+    show(shelf.text(name)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -29,7 +34,8 @@ fn list() -> String {
         let entry = move |name| (format!("{prefix}{name}"), shelf.description(name));
         shelf.names().into_iter().map(entry)
     };
-    let entries: Vec<_> = on(Shelf::Profiles, "").chain(on(Shelf::Networks, NETWORKS)).collect();
+    let entries: Vec<_> =
+        SHELVES.iter().rev().flat_map(|(prefix, shelf)| on(*shelf, prefix)).collect();
     let width = entries.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     entries.iter().map(|(name, what)| format!("{name:width$}  {what}\n")).collect()
 }

@@ -25,7 +25,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let plan = args.profile.plan()?;
     if let Some(network) = &plan.cluster.network
-        && let Some(code) = conductor::lab::run_inside(network)?
+        && let Some(code) = conductor::lab::run_inside(network, plan.cluster.disk.is_some())?
     {
         return Ok(code);
     }

@@ -44,7 +44,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut plan = args.profile.plan()?;
     if let Some(network) = &plan.cluster.network
-        && let Some(code) = run_inside(network)?
+        && let Some(code) = run_inside(network, plan.cluster.disk.is_some())?
     {
         return Ok(code);
     }

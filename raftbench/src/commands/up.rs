@@ -29,7 +29,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let plan = args.profile.plan()?;
     conductor::ensure_startable(&plan.cluster)?;
     if let Some(network) = &plan.cluster.network
-        && let Some(code) = conductor::lab::run_inside(network)?
+        && let Some(code) = conductor::lab::run_inside(network, plan.cluster.disk.is_some())?
     {
         return Ok(code);
     }

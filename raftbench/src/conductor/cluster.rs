@@ -13,13 +13,14 @@ use anyhow::{Context, bail, ensure};
 use chaos::{Restarter, Victim};
 use loadgen::clock::RunClock;
 
+use super::disks::LaidDisks;
 use super::place::{Place, Site};
 use super::process::{Node, log_tail};
 use super::status::{self, View};
 use super::targets::bench_node::BenchNode;
 use super::targets::etcd::Etcd;
 use super::targets::{Launcher, Member, Role, external};
-use crate::evidence::{NetworkRecord, NodeRecord};
+use crate::evidence::{DiskRecord, NetworkRecord, NodeRecord};
 use crate::keeper::Keeper;
 use crate::plan::{ClusterPlan, Target};
 
@@ -131,6 +132,9 @@ impl Cluster {
     /// those are named in the answer.
     pub fn stop(&self) -> Vec<String> {
         let Some(own) = &self.own else { return Vec::new() };
+        if let Some(disks) = own.disks() {
+            disks.mend();
+        }
         let mut running = own.lock();
         running.stopping = true;
         for node in &mut running.nodes {
@@ -177,6 +181,12 @@ impl Cluster {
         };
         let nodes = own.members.iter().map(address).collect::<anyhow::Result<Vec<_>>>()?;
         own.place.look(&nodes)
+    }
+
+    /// The emulated disks under the nodes, and what they did; `None`: there are none.
+    pub(super) fn look_at_disks(&self) -> anyhow::Result<Option<DiskRecord>> {
+        let disks = self.own.as_ref().and_then(|own| own.place.disks());
+        disks.map(LaidDisks::record).transpose()
     }
 
     /// What the links say of themselves at the end.
@@ -268,6 +278,11 @@ impl Own {
         self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// The emulated disks under the nodes, where there are any.
+    pub(super) fn disks(&self) -> Option<&LaidDisks> {
+        self.place.disks()
+    }
+
     /// A handle on the running process of `node`.
     pub(super) fn victim(&self, node: &str) -> Option<Victim> {
         let index = self.index(node)?;
@@ -293,8 +308,15 @@ impl Own {
         node.role = Role::Added;
         let path = &self.members[index].data_dir;
         let bytes = bytes_under(path)?;
-        std::fs::remove_dir_all(path)
-            .with_context(|| format!("cannot remove {}", path.display()))?;
+        // What is in it: the directory itself may be where an emulated disk is mounted.
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            let removed = match entry.file_type()?.is_dir() {
+                true => std::fs::remove_dir_all(entry.path()),
+                false => std::fs::remove_file(entry.path()),
+            };
+            removed.with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        }
         Ok(bytes)
     }
 

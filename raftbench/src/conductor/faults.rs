@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use chaos::journal::{Journal, Noted};
-use chaos::{End, Fault, Pause, Victim};
+use chaos::lab::disks::{Loss, Slow};
+use chaos::{DiskFault, DiskTrouble, End, Fault, Pause, PowerLoss, Victim};
 use loadgen::clock::RunClock;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -21,7 +22,7 @@ use super::status::View;
 use super::witness::Peers;
 use super::{ready, replace, transfer};
 use crate::evidence::FaultRecord;
-use crate::plan::{FaultKind, FaultPlan};
+use crate::plan::{DiskFaultKind, FaultKind, FaultPlan};
 
 /// How long a fault that is never undone is looked at, in election timeouts, and at least.
 const VERIFY_TIMEOUTS: u32 = 5;
@@ -215,7 +216,13 @@ fn exit_patience(kind: FaultKind) -> Option<Duration> {
     match kind {
         FaultKind::Kill { .. } => Some(KILL_PATIENCE),
         FaultKind::Terminate { .. } => Some(TERMINATE_PATIENCE),
-        FaultKind::Pause { .. } | FaultKind::Transfer | FaultKind::Replace { .. } => None,
+        FaultKind::Disk(fault) if matches!(fault.kind, DiskFaultKind::PowerLoss { .. }) => {
+            Some(KILL_PATIENCE)
+        }
+        FaultKind::Pause { .. }
+        | FaultKind::Disk(_)
+        | FaultKind::Transfer
+        | FaultKind::Replace { .. } => None,
     }
 }
 
@@ -270,12 +277,16 @@ impl Stage {
         let mut ready = Vec::new();
         for name in victims {
             let victim = own.victim(name).ok_or_else(|| anyhow!("{name} is not ours"))?;
-            let mut fault = fault(kind, victim)?;
+            let mut fault = fault(own, kind, victim, seed_of(self.seed, id, name))?;
             fault.available()?;
             let noted = self.journal.note(id, fault.victim(), fault.undo())?;
             ready.push((fault, noted));
         }
-        let ends = !matches!(kind, FaultKind::Pause { .. });
+        let ends = match kind {
+            FaultKind::Kill { .. } | FaultKind::Terminate { .. } => true,
+            FaultKind::Pause { .. } | FaultKind::Transfer | FaultKind::Replace { .. } => false,
+            FaultKind::Disk(fault) => fault.kind.may_end(),
+        };
         victims.iter().filter(|_| ends).for_each(|name| own.expect_down(name, true));
         let injected_ns = self.clock.now_ns();
         for (fault, noted) in &mut ready {
@@ -362,7 +373,13 @@ impl Stage {
     }
 }
 
-fn fault(kind: FaultKind, victim: Victim) -> anyhow::Result<Box<dyn Fault>> {
+/// Another for each fault and victim.
+fn seed_of(seed: u64, fault: &str, victim: &str) -> u64 {
+    let letters = fault.bytes().chain(victim.bytes());
+    letters.fold(seed, |seed, letter| seed.rotate_left(7) ^ u64::from(letter))
+}
+
+fn fault(own: &Own, kind: FaultKind, victim: Victim, seed: u64) -> anyhow::Result<Box<dyn Fault>> {
     Ok(match kind {
         FaultKind::Kill { .. } => Box::new(End::kill(victim)),
         FaultKind::Terminate { .. } => Box::new(End::terminate(victim)),
@@ -370,7 +387,30 @@ fn fault(kind: FaultKind, victim: Victim) -> anyhow::Result<Box<dyn Fault>> {
         FaultKind::Transfer | FaultKind::Replace { .. } => {
             bail!("{} is not done to one process alone", kind.name())
         }
+        FaultKind::Disk(fault) => disk_fault(own, fault.kind, victim, seed)?,
     })
+}
+
+fn disk_fault(
+    own: &Own,
+    kind: DiskFaultKind,
+    victim: Victim,
+    seed: u64,
+) -> anyhow::Result<Box<dyn Fault>> {
+    let laid = own.disks().ok_or_else(|| anyhow!("the cluster has no emulated disks"))?;
+    let trouble = match kind {
+        DiskFaultKind::Stall => DiskTrouble::Stall,
+        DiskFaultKind::Slow { factor, added_ms } => {
+            DiskTrouble::Slow { slow: Slow { factor, added_ms }, median_ms: laid.median_ms() }
+        }
+        DiskFaultKind::Full => DiskTrouble::Full,
+        DiskFaultKind::Error { writes, syncs } => DiskTrouble::Error { writes, syncs },
+        DiskFaultKind::PowerLoss { torn } => {
+            let loss = if torn { Loss::Torn { seed } } else { Loss::Whole };
+            return Ok(Box::new(PowerLoss::of(victim, laid.disks.clone(), loss)));
+        }
+    };
+    Ok(Box::new(DiskFault::new(victim, laid.disks.clone(), trouble)))
 }
 
 /// Runs `work` on a thread of its own. Not on the runtime's pool: when a run is broken off, the

@@ -7,24 +7,29 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use chaos::lab::links::{self, Network};
-use chaos::lab::{Host, Lab, enter};
+use chaos::lab::{Host, Lab, enter, enter_with_disks};
 
+use super::disks::LaidDisks;
 use crate::folder::RunFolder;
 use crate::keeper::{Keeper, MARK};
-use crate::plan::NetworkPlan;
+use crate::plan::{DiskPlan, NetworkPlan};
 
 /// In a run's folder while its lab runs, for those who join.
 const PASSPORT: &str = "lab.json";
 
 /// Runs this same command line again in a lab with the plan's hosts, and gives the code that it
 /// ended with; `None`: this process is in it already. To be called before any thread is started.
-pub fn run_inside(network: &NetworkPlan) -> anyhow::Result<Option<ExitCode>> {
+pub fn run_inside(network: &NetworkPlan, with_disks: bool) -> anyhow::Result<Option<ExitCode>> {
     if Lab::inside().is_some() {
         return Ok(None);
     }
     let keeper = Keeper::start()?;
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let status = enter(&network.layout, &arguments, (MARK, keeper.mark()))?;
+    let mark = (MARK, keeper.mark());
+    let status = match with_disks {
+        false => enter(&network.layout, &arguments, mark)?,
+        true => enter_with_disks(&network.layout, &arguments, mark)?,
+    };
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(Some(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))))
 }
@@ -35,6 +40,7 @@ pub struct LaidLab {
     network: Mutex<Network>,
     plan: NetworkPlan,
     folder: RunFolder,
+    disks: Option<LaidDisks>,
 }
 
 impl LaidLab {
@@ -48,7 +54,17 @@ impl LaidLab {
         network.set(&plan.conditions)?;
         lab.passport().write(&folder.file(PASSPORT))?;
         let (network, plan, folder) = (Mutex::new(network), plan.clone(), folder.clone());
-        Ok(Self { lab, network, plan, folder })
+        Ok(Self { lab, network, plan, folder, disks: None })
+    }
+
+    /// Lays a disk under the folder of each of `hosts`, which is made.
+    pub fn with_disks(mut self, plan: &DiskPlan, hosts: &[String]) -> anyhow::Result<Self> {
+        self.disks = Some(LaidDisks::lay(&self.lab, plan, hosts, &self.folder)?);
+        Ok(self)
+    }
+
+    pub(super) fn disks(&self) -> Option<&LaidDisks> {
+        self.disks.as_ref()
     }
 
     /// The host of that name.

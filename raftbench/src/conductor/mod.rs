@@ -7,6 +7,7 @@
 mod choose;
 mod cluster;
 mod disk;
+mod disks;
 mod events;
 mod faults;
 mod interrupt;
@@ -145,6 +146,7 @@ async fn observe(
         zero_unix_ns: walked.clock.zero_unix_ns(),
         nodes: cluster.nodes().to_vec(),
         network,
+        disk: cluster.look_at_disks()?,
         target_version: cluster.version().to_owned(),
         data_dir: cluster.own().and_then(|_| disk::under(&folder.data())),
         final_state,

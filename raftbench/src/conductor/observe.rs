@@ -68,6 +68,9 @@ pub(super) async fn look(
     if let Some(node) = led_by {
         samples.push(node.look(clock).await);
     }
+    if let Some(disks) = cluster.own().and_then(|own| own.disks()) {
+        samples.iter_mut().for_each(|sample| sample.disk = disks.sample(&sample.node));
+    }
     let leads = |sample: &&MetricSample| sample.status.is_some_and(|status| status.is_leader);
     let term = |sample: &&MetricSample| sample.status.map_or(0, |status| status.term);
     *leader = samples.iter().filter(leads).max_by_key(term).map(|sample| sample.node.clone());

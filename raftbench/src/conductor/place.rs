@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use chaos::Victim;
 
+use super::disks::LaidDisks;
 use super::lab::LaidLab;
 use super::ports::{self, HeldPort};
 use super::round_trips;
@@ -44,7 +45,13 @@ impl Place {
     pub(super) fn of(plan: &ClusterPlan, folder: &RunFolder) -> anyhow::Result<Self> {
         match &plan.network {
             None => Ok(Place::Loopback),
-            Some(network) => Ok(Place::Lab(Box::new(LaidLab::lay(network, folder)?))),
+            Some(network) => {
+                let lab = LaidLab::lay(network, folder)?;
+                Ok(Place::Lab(Box::new(match &plan.disk {
+                    None => lab,
+                    Some(disk) => lab.with_disks(disk, &plan.node_names())?,
+                })))
+            }
         }
     }
 
@@ -123,6 +130,14 @@ impl Place {
             about: String::new(),
             round_trips: round_trips::measure(lab, nodes)?,
         }))
+    }
+
+    /// The emulated disks under the nodes, where there are any.
+    pub(super) fn disks(&self) -> Option<&LaidDisks> {
+        match self {
+            Place::Loopback => None,
+            Place::Lab(lab) => lab.disks(),
+        }
     }
 
     /// What the links say of themselves at the end.

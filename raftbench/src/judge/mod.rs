@@ -7,6 +7,7 @@
 
 mod checks;
 mod counters;
+mod disk;
 mod faults;
 mod gap;
 #[cfg(test)]
@@ -93,6 +94,7 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         open_outage_ms: open_outage,
         unseen_faults: unseen_faults(observed, &service, measured),
         measured_s: measured.ms() / 1e3,
+        disks_off: disk::off_the_model(observed.disk.as_ref()),
         generator_past_limit: load.generator_past_limit(plan.load.arrivals),
     };
     let (verdict, reasons) = verdict::decide(plan, &findings);
@@ -115,6 +117,7 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         write_steps: steps::write_steps(&observed.samples, measured),
         stability,
         network: observed.network.clone(),
+        disk: observed.disk.clone(),
         faults,
         fault_series,
         checks,
@@ -224,6 +227,7 @@ fn warnings(plan: &Plan, observed: &Observed, late_after_ns: i64) -> Vec<String>
             trip.from, trip.to, trip.measured_ms, trip.asked_ms
         ));
     }
+    warnings.extend(disk::warnings(observed.disk.as_ref()));
     if matches!(plan.load.arrivals, Arrivals::Closed { .. }) {
         warnings.push("closed loop: the latencies hide stalls".into());
     }

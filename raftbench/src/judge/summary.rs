@@ -7,7 +7,7 @@ use history::linearizability::CheckReport;
 use loadgen::summary::LoadSummary;
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::NetworkRecord;
+use crate::evidence::{DiskRecord, NetworkRecord};
 
 /// `summary.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,9 @@ pub struct Summary {
     /// What lay between the hosts of a lab; absent: loopback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkRecord>,
+    /// The emulated disks under the nodes; absent: the host's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskRecord>,
     /// What was broken, and what came of it.
     pub faults: Vec<Fault>,
     /// The same of each fault that the profile repeats.

@@ -4,7 +4,8 @@
 //! 1. a failed audit, or a history that is not linearizable: fail. A lost write is a fact about the
 //!    target whatever the faults or the generator did, so it is told even where the latencies are
 //!    not to be trusted;
-//! 2. a fault that did not bite, or a generator past its limit: invalid;
+//! 2. a fault that did not bite, an emulated disk that was not the one asked for, or a generator past
+//!    its limit: invalid;
 //! 3. a threshold outside fault windows or an expectation not met, or something that went wrong
 //!    unasked, such as a node that ended by itself: fail;
 //! 4. a required metric or check that could not be decided: inconclusive;
@@ -44,6 +45,8 @@ pub(super) struct Findings<'a> {
     pub(super) unseen_faults: Vec<String>,
     /// How long load was measured.
     pub(super) measured_s: f64,
+    /// Disks that were not what the profile asked for.
+    pub(super) disks_off: Vec<String>,
     /// The load's own word.
     pub(super) generator_past_limit: Option<String>,
 }
@@ -100,6 +103,7 @@ fn mistrust(plan: &Plan, findings: &Findings<'_>) -> Vec<String> {
             Some(_) => {}
         }
     }
+    reasons.extend(findings.disks_off.iter().cloned());
     reasons.extend(findings.generator_past_limit.clone());
     reasons
 }

@@ -4,6 +4,7 @@
 //! Invariant: parsed once and checked whole. The conductor only walks it, and never looks at the
 //! profile's text again.
 
+mod disk;
 mod network;
 mod resolved;
 mod timeline;
@@ -15,6 +16,7 @@ use loadgen::preload::Preload;
 use loadgen::spec::LoadSpec;
 use toml::Table;
 
+pub use disk::{DiskFaultKind, DiskFaultPlan, DiskPlan};
 pub use network::NetworkPlan;
 
 /// The dashboard's five metrics, as `[expect] required` and the thresholds name them.
@@ -64,6 +66,8 @@ pub struct ClusterPlan {
     pub election_timeout_ms: u64,
     /// Between the nodes, each then on a host of its own; `None`: loopback.
     pub network: Option<NetworkPlan>,
+    /// Under each node's data; `None`: the host's own.
+    pub disk: Option<DiskPlan>,
     /// `[cluster.bench_node]`: handed to the node's config as it stands, which checks it.
     pub bench_node: Table,
     /// `[cluster.etcd] flags`: appended to etcd's command line.
@@ -97,8 +101,8 @@ pub struct FaultPlan {
     pub at: Duration,
 }
 
-/// What is done, to a process or with the cluster's own means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is done, to a process, to its disk, or with the cluster's own means.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FaultKind {
     /// SIGKILL; started again after `restart_after`, or left down until the end of the run.
     Kill {
@@ -123,6 +127,8 @@ pub enum FaultKind {
         /// From the injection to the new member's start.
         rejoin_after: Duration,
     },
+    /// A fault of its disk.
+    Disk(DiskFaultPlan),
 }
 
 /// Whom a fault strikes.
@@ -237,6 +243,7 @@ impl FaultKind {
             FaultKind::Pause { .. } => "pause",
             FaultKind::Transfer => "transfer",
             FaultKind::Replace { .. } => "replace",
+            FaultKind::Disk(fault) => fault.kind.name(),
         }
     }
 
@@ -249,6 +256,7 @@ impl FaultKind {
             FaultKind::Pause { resume_after } => Some(resume_after),
             FaultKind::Transfer => Some(Duration::ZERO),
             FaultKind::Replace { rejoin_after } => Some(rejoin_after),
+            FaultKind::Disk(fault) => fault.holds,
         }
     }
 }

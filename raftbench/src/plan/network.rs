@@ -36,6 +36,11 @@ impl NetworkPlan {
         })
     }
 
+    /// It was not asked for: the nodes need hosts of their own for another reason.
+    pub fn is_plain(&self) -> bool {
+        self.name == "plain" && self.conditions.is_empty()
+    }
+
     /// The longest round trip between two hosts, with the most that jitter adds.
     pub fn longest_round_trip_ms(&self) -> f64 {
         let longest = |(_, conditions): &(Direction, Conditions)| {

@@ -61,7 +61,11 @@ impl Plan {
         out.insert("nodes".into(), whole(cluster.nodes as u64));
         out.insert("heartbeat_ms".into(), whole(cluster.heartbeat_ms));
         out.insert("election_timeout_ms".into(), whole(cluster.election_timeout_ms));
-        if let Some(network) = &cluster.network {
+        if let Some(disk) = &cluster.disk {
+            out.insert("disk".into(), disk.given.clone());
+            out.insert("disk_backing".into(), disk.backing().into());
+        }
+        if let Some(network) = cluster.network.as_ref().filter(|network| !network.is_plain()) {
             out.insert("network".into(), network.given.clone());
             if let Some(links) = network.links {
                 out.insert("links".into(), links.name().into());
@@ -157,6 +161,11 @@ impl FaultPlan {
         ]);
         let undo = match self.kind {
             FaultKind::Pause { .. } => Some("resume_after_s"),
+            FaultKind::Disk(fault) => {
+                let keys = fault.kind.keys().into_iter();
+                out.extend(keys.map(|(key, value)| (key.to_owned(), value)));
+                Some(fault.kind.undo_key())
+            }
             FaultKind::Kill { .. } | FaultKind::Terminate { .. } => Some("restart_after_s"),
             FaultKind::Replace { .. } => Some("rejoin_after_s"),
             FaultKind::Transfer => None,

@@ -31,6 +31,10 @@ impl fmt::Display for Plan {
             let by = network.links.map_or("netem or the switch", |links| links.name());
             writeln!(f, "network    {}, by {by}: {}", network.name, network.description)?;
         }
+        if let Some(disk) = &cluster.disk {
+            let (name, backing, what) = (&disk.name, disk.backing(), &disk.description);
+            writeln!(f, "disk       {name}, emulated, its bytes in the host's {backing}: {what}")?;
+        }
         match load.arrivals {
             Arrivals::Constant { rate_per_second } => {
                 write!(f, "load       {rate_per_second}/s, evenly spaced")?;
@@ -85,6 +89,7 @@ impl Plan {
                 FaultKind::Replace { .. } => {
                     ("kill -9, wipe and remove", "add and start what takes its place")
                 }
+                FaultKind::Disk(fault) => fault.kind.in_words(),
             };
             match fault.kind.holds() {
                 Some(held) => {

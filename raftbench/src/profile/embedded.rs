@@ -1,4 +1,4 @@
-//! The profiles that the program carries, and the networks.
+//! The profiles that the program carries, the networks and the disks.
 
 use std::path::Path;
 
@@ -15,13 +15,16 @@ pub enum Shelf {
     Profiles,
     /// `profiles/networks/*.toml`
     Networks,
+    /// `profiles/disks/*.toml`
+    Disks,
 }
 
 impl Shelf {
-    fn folder(self) -> &'static str {
+    pub(super) fn folder(self) -> &'static str {
         match self {
             Shelf::Profiles => "",
             Shelf::Networks => "networks",
+            Shelf::Disks => "disks",
         }
     }
 
@@ -29,6 +32,7 @@ impl Shelf {
         match self {
             Shelf::Profiles => "profile",
             Shelf::Networks => "network",
+            Shelf::Disks => "disk",
         }
     }
 
@@ -36,7 +40,7 @@ impl Shelf {
     pub fn names(self) -> Vec<&'static str> {
         let folder = match self {
             Shelf::Profiles => Some(&PROFILES),
-            Shelf::Networks => PROFILES.get_dir(self.folder()),
+            Shelf::Networks | Shelf::Disks => PROFILES.get_dir(self.folder()),
         };
         let mut names: Vec<&str> = folder
             .into_iter()

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::disk_faults;
 use super::document::{Kind, Value};
 use super::section::Section;
 use super::{ProfileError, listed, nearest};
@@ -61,6 +62,7 @@ fn fault_section<'a>(
         Some(Kind::Text(kind)) if kind == "transfer" => TRANSFER,
         Some(Kind::Text(kind)) if kind == "replace" => REPLACE,
         Some(Kind::Text(kind)) if KINDS.contains(&kind.as_str()) => KILL,
+        Some(Kind::Text(kind)) if let Some(keys) = disk_faults::keys(kind) => keys,
         _ => {
             // Without a kind, no other key can be judged.
             let any: Vec<&str> = match &value.kind {
@@ -68,12 +70,13 @@ fn fault_section<'a>(
                 _ => Vec::new(),
             };
             let section = Section::of(file, path, value, &any)?;
+            let kinds = [&KINDS[..], &disk_faults::KINDS[..]].concat();
             return Err(match section.text("kind")? {
                 Some(kind) => section.error_at(
                     "kind",
-                    format!("`{kind}` is not one of {}{}", listed(&KINDS), nearest(kind, &KINDS)),
+                    format!("`{kind}` is not one of {}{}", listed(&kinds), nearest(kind, &kinds)),
                 ),
-                None => section.missing("kind", &listed(&KINDS)),
+                None => section.missing("kind", &listed(&kinds)),
             });
         }
     };
@@ -108,6 +111,7 @@ fn fault(
             })?;
             FaultKind::Replace { rejoin_after }
         }
+        _ if let Some(fault) = disk_faults::fault(section, cluster)? => FaultKind::Disk(fault),
         _ => {
             let resume_after = section.seconds("resume_after_s", false)?.ok_or_else(|| {
                 section.missing("resume_after_s", "how long the pause holds, in seconds")
@@ -248,6 +252,7 @@ fn check_time(
     let Some(healed) = healed.filter(|healed| *healed > measure) else { return Ok(()) };
     let (key, instead) = match kind {
         FaultKind::Pause { .. } => ("resume_after_s", "shorten it"),
+        FaultKind::Disk(fault) => (fault.kind.undo_key(), "shorten it"),
         FaultKind::Transfer => ("at_s", "move it"),
         FaultKind::Replace { .. } => ("rejoin_after_s", "shorten it"),
         FaultKind::Kill { .. } | FaultKind::Terminate { .. } => {

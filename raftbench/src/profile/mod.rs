@@ -4,6 +4,8 @@
 //! that each refusal names its place; and everything that can be refused is refused here, before
 //! anything starts.
 
+mod disk_faults;
+mod disks;
 mod document;
 pub mod embedded;
 mod faults;
@@ -72,7 +74,7 @@ pub enum ProfileError {
         "no {what} is called `{name}`{hint}\nthere are: {known}\na {what}'s file is given by its path, as in ./{name}.toml"
     )]
     UnknownName {
-        /// `profile` or `network`.
+        /// `profile`, `network` or `disk`.
         what: &'static str,
         /// As asked.
         name: String,

@@ -78,7 +78,7 @@ pub(super) fn network(
     };
     match &value.kind {
         Kind::Text(name) => {
-            let (file, text) = find(name).map_err(|problem| match problem {
+            let (file, text) = find(Shelf::Networks, name).map_err(|problem| match problem {
                 // The profile's line is the one to mend.
                 problem @ ProfileError::UnknownName { .. } => {
                     cluster.error_at("network", problem.to_string())
@@ -101,20 +101,21 @@ pub(super) fn network(
     }
 }
 
-fn is_path(name: &str) -> bool {
+pub(super) fn is_path(name: &str) -> bool {
     name.contains('/') || name.ends_with(".toml")
 }
 
-fn stem(name: &str) -> &str {
+pub(super) fn stem(name: &str) -> &str {
     let stem = std::path::Path::new(name).file_stem().and_then(|stem| stem.to_str());
     stem.unwrap_or(name)
 }
 
-fn find(name: &str) -> Result<(String, String), ProfileError> {
+/// The file of that name on `shelf`, or at that path, and its text.
+pub(super) fn find(shelf: Shelf, name: &str) -> Result<(String, String), ProfileError> {
     match is_path(name) {
         false => {
-            let text = Shelf::Networks.text(name)?;
-            Ok((format!("profiles/networks/{name}.toml"), text.to_owned()))
+            let text = shelf.text(name)?;
+            Ok((format!("profiles/{}/{name}.toml", shelf.folder()), text.to_owned()))
         }
         true => std::fs::read_to_string(name)
             .map(|text| (name.to_owned(), text))
@@ -122,7 +123,7 @@ fn find(name: &str) -> Result<(String, String), ProfileError> {
     }
 }
 
-fn with_name(root: &Value, name: &str) -> toml::Value {
+pub(super) fn with_name(root: &Value, name: &str) -> toml::Value {
     let mut value = root.kind.to_toml();
     if let toml::Value::Table(table) = &mut value {
         table.entry("name").or_insert_with(|| name.into());

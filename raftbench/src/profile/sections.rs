@@ -9,8 +9,8 @@ use loadgen::spec::{Arrivals, Consistency, KeyDistribution, Keys, LoadSpec, MIN_
 
 use super::document::Document;
 use super::section::{Numbers, Section};
-use super::{ProfileError, faults, listed, networks};
-use crate::plan::{Checks, ClusterPlan, Expect, Limits, METRICS, Plan, Target};
+use super::{ProfileError, disks, faults, listed, networks};
+use crate::plan::{Checks, ClusterPlan, Expect, Limits, METRICS, NetworkPlan, Plan, Target};
 
 const ROOT: &[&str] =
     &["description", "cluster", "load", "phases", "faults", "checks", "limits", "expect"];
@@ -21,6 +21,7 @@ const CLUSTER: &[&str] = &[
     "election_timeout_ms",
     "endpoints",
     "disk",
+    "disk_backing",
     "network",
     "links",
     "bench_node",
@@ -76,10 +77,6 @@ pub(super) fn plan(
 }
 
 fn cluster(section: &Section<'_>, seed: u64) -> Result<ClusterPlan, ProfileError> {
-    if section.value("disk").is_some() {
-        let message = "is not available yet; leave it out to run on this host's own";
-        return Err(section.error_at("disk", message.into()));
-    }
     #[derive(Clone, Copy, PartialEq)]
     enum Name {
         BenchNode,
@@ -129,10 +126,23 @@ fn cluster(section: &Section<'_>, seed: u64) -> Result<ClusterPlan, ProfileError
     }
     let etcd_flags = section.section("etcd", &["flags"])?.texts("flags")?.unwrap_or_default();
     let external = matches!(target, Target::External { .. });
-    let network = networks::network(section, nodes, seed)?;
+    let mut network = networks::network(section, nodes, seed)?;
+    let disk = disks::disk(section, seed)?;
     if external && network.is_some() {
         let message = "is for a cluster that the run starts, and this one runs already";
         return Err(section.error_at("network", message.into()));
+    }
+    if disk.is_some() {
+        if external {
+            let message = "is for a cluster that the run starts, and this one runs already";
+            return Err(section.error_at("disk", message.into()));
+        }
+        // A disk of one's own needs a host of one's own.
+        if network.is_none() {
+            let plain = NetworkPlan::plain(nodes);
+            let plain = plain.map_err(|e| section.error_at("nodes", format!("is refused: {e}")))?;
+            network = Some(plain);
+        }
     }
     Ok(ClusterPlan {
         target,
@@ -140,6 +150,7 @@ fn cluster(section: &Section<'_>, seed: u64) -> Result<ClusterPlan, ProfileError
         heartbeat_ms,
         election_timeout_ms,
         network,
+        disk,
         bench_node: section.raw_table("bench_node", bench_node_accepts)?,
         etcd_flags,
     })

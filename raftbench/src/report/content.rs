@@ -3,6 +3,7 @@
 
 use super::check;
 use super::figures::{bytes, count, ms, reading, seconds, us};
+use crate::evidence::HostDisk;
 use crate::folder::VIOLATION;
 use crate::judge::summary::{
     CheckVerdict, Fault, FaultSeries, ScopeName, Spread, Summary, Threshold, ThresholdVerdict,
@@ -49,6 +50,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     latency(summary, &mut blocks);
     write_steps(summary, &mut blocks);
     network(summary, &mut blocks);
+    disk(summary, &mut blocks);
     faults(summary, &mut blocks);
     checks(summary, &mut blocks);
     resources(summary, &mut blocks);
@@ -353,6 +355,34 @@ fn network(summary: &Summary, blocks: &mut Vec<Block>) {
     blocks.push(Block::Table(TextTable::new(&header, rows.collect())));
     blocks.push(Block::Item("measured before the load, as TCP connections were set up".into()));
     blocks.push(Block::Item(network.about.clone()));
+}
+
+fn disk(summary: &Summary, blocks: &mut Vec<Block>) {
+    let Some(disk) = &summary.disk else { return };
+    let row = |who: &str, syncs: String, times: [f64; 5]| {
+        let times = times.iter().map(|ms| format!("{ms:.3}"));
+        [who.to_owned(), syncs].into_iter().chain(times).collect::<Vec<_>>()
+    };
+    let asked = &disk.asked;
+    let times = [asked.mean_ms, asked.p25_ms, asked.p50_ms, asked.p75_ms, asked.p99_ms];
+    let mut rows = vec![row("asked for", "-".into(), times)];
+    rows.extend(disk.hosts.iter().map(|host| {
+        let times = [host.mean_ms, host.p25_ms, host.p50_ms, host.p75_ms, host.p99_ms];
+        row(&host.node, count(host.timed_syncs as f64), times)
+    }));
+    let header = ["sync, ms", "syncs", "mean", "p25", "p50", "p75", "p99"];
+    blocks.push(Block::Title(format!("Disk: {}, emulated, bytes in {}", disk.name, disk.backing)));
+    blocks.push(Block::Table(TextTable::new(&header, rows)));
+    blocks.push(Block::Item(
+        "each node's own syncs, from their turn to their answer, under no fault of the disk".into(),
+    ));
+    let most = |of: fn(&HostDisk) -> f64| disk.hosts.iter().map(of).fold(0.0, f64::max);
+    blocks.push(Block::Item(format!(
+        "the emulation adds {:.3} ms to a call, which is taken off its waits; without waits a sync \
+         takes {:.3} ms here",
+        most(|host| host.transit_ms),
+        most(|host| host.floor_sync_ms)
+    )));
 }
 
 fn resources(summary: &Summary, blocks: &mut Vec<Block>) {

@@ -79,6 +79,7 @@ pub(crate) fn observed() -> Observed {
         nodes: NODES.map(|node| NodeRecord { name: node.into(), client: endpoint(node) }).to_vec(),
         target_version: "bench-node 0.1.0".into(),
         network: None,
+        disk: None,
         data_dir: Some(DataDirRecord { filesystem: "ext4".into(), tmpfs: false }),
         ..Observed::default()
     }
@@ -175,6 +176,7 @@ fn samples() -> Vec<MetricSample> {
                     index: (1000 + asked_ns.max(0) / MS) as u64,
                     applied_index: 0,
                 }),
+                disk: None,
                 process: Some(ProcessSample {
                     pid: 100,
                     cpu_seconds: lived as f64 * 0.1,
