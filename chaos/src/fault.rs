@@ -8,7 +8,7 @@ use crate::{Error, Victim};
 /// A fault on one victim. Its life: `available`, the undo noted in the journal, `inject`,
 /// `verify` while it holds, `heal`.
 pub trait Fault: Send {
-    /// Onto whom.
+    /// Onto whom; the first of them, where one fault strikes several.
     fn victim(&self) -> &Victim;
 
     /// Whether it can be applied now; also remembers how the victim looked before.
@@ -70,11 +70,20 @@ pub enum Testimony {
     NotAsked(String),
 }
 
-/// The seeded bug of the feature `seeded-bugs`: a fault that does nothing. Verification must
-/// catch it.
+/// A seeded bug of the feature `seeded-bugs`: a fault that does nothing. Verification must catch
+/// it.
 pub(crate) fn does_nothing() -> bool {
+    has_bug("fault-does-nothing")
+}
+
+/// Another: a fault that can be done by halves does half of what it should.
+pub(crate) fn does_half() -> bool {
+    has_bug("fault-does-half")
+}
+
+fn has_bug(_name: &str) -> bool {
     #[cfg(feature = "seeded-bugs")]
-    return std::env::var_os("RAFTBENCH_SEEDED_BUG").is_some_and(|bug| bug == "fault-does-nothing");
+    return std::env::var_os("RAFTBENCH_SEEDED_BUG").is_some_and(|bug| bug == _name);
     #[cfg(not(feature = "seeded-bugs"))]
     false
 }

@@ -22,6 +22,8 @@ pub enum Undo {
     Restart,
     /// Let the process go on.
     Resume,
+    /// Give the links back what they had. They are the lab's, and end with it.
+    OpenLinks,
 }
 
 /// A fault whose undo is on disk.

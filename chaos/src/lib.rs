@@ -1,25 +1,32 @@
 //! Faults: what breaks a cluster on purpose, and the proof that it did.
 //!
-//! A fault is available? / inject / verify / heal, one room for each ([`End`],
-//! [`Pause`]); its undo is on disk before it is applied ([`journal`]).
+//! A fault is available? / inject / verify / heal, one room for each ([`End`], [`Pause`], [`Cut`],
+//! [`Impair`]); its undo is on disk before it is applied ([`journal`]).
 //!
 //! Invariant: the proof of a fault comes from the victim's process state, its sockets and its
 //! peers, never from the return of the call that made it. This crate knows nothing of load or of
 //! any Raft implementation: a victim is a process with ports, and who starts it again, or asks its
 //! peers, is handed in.
 
+pub mod abilities;
+mod cut;
 mod end;
 mod error;
 mod fault;
 mod gone;
+mod impair;
 pub mod journal;
 pub mod lab;
 mod pause;
+mod scene;
 mod sockets;
 mod victim;
 
+pub use cut::{Cut, Flap};
 pub use end::End;
 pub use error::Error;
 pub use fault::{Fault, Finding, Healed, Restarter, Testimony, Witness};
+pub use impair::Impair;
 pub use pause::Pause;
+pub use scene::Scene;
 pub use victim::{Exit, Victim};

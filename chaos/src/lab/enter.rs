@@ -64,9 +64,14 @@ pub fn enter(
 
 /// A pid namespace for its children, inside a user namespace where this process lacks the right.
 pub(super) fn make_namespaces() -> Result<(), Error> {
-    let flag = CloneFlags::CLONE_NEWPID;
+    take_the_right()?;
+    unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| refused(errno.into()))
+}
+
+/// A user namespace, where this process may not make the other kinds as it is.
+pub(crate) fn take_the_right() -> Result<(), Error> {
     if permission::is_privileged() {
-        return unshare(flag).map_err(|errno| refused(errno.into()));
+        return Ok(());
     }
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| refused(errno.into()))?;
@@ -74,8 +79,7 @@ pub(super) fn make_namespaces() -> Result<(), Error> {
         |file: &str, text: String| fs::write(format!("/proc/self/{file}"), text).map_err(refused);
     map("setgroups", "deny".into())?;
     map("uid_map", format!("0 {uid} 1"))?;
-    map("gid_map", format!("0 {gid} 1"))?;
-    unshare(flag).map_err(|errno| refused(errno.into()))
+    map("gid_map", format!("0 {gid} 1"))
 }
 
 fn refused(source: std::io::Error) -> Error {

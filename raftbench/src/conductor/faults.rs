@@ -4,6 +4,8 @@
 //! Invariant: every fault of the plan ends in one record, also one that could not be applied: it
 //! is then not effective, and its proof says why.
 
+mod link;
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -41,9 +43,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// How long a fault waits for a leader that it needs.
 const LEADER_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long a peer may take to say what it sees, where the network adds nothing.
-const PEER_PATIENCE: Duration = Duration::from_millis(300);
 
 /// How long victims may take to catch up.
 const RECOVERY_DEADLINE: Duration = Duration::from_secs(30);
@@ -107,7 +106,7 @@ pub(super) async fn walk(
         Err(why) => {
             record.effective = false;
             record.proof = join(&record.proof, &format!("{why:#}"));
-            stage.release(&record.victims);
+            stage.release(&plan, &record.victims);
             Vec::new()
         }
     };
@@ -148,7 +147,7 @@ async fn strike(
         Instant::now() + (stage.election_timeout * VERIFY_TIMEOUTS).max(VERIFY_AT_LEAST)
     });
     let gone_by = exit_patience(kind).map(|patience| verify_until.max(Instant::now() + patience));
-    let mut peers = stage.peers(&record.victims, &view, holds, injected_ns);
+    let mut peers = stage.peers(&record.victims, &view, kind, injected_ns);
     let (findings, back) = on_thread(move || {
         let look = |(fault, _): &mut (Box<dyn Fault>, Noted)| {
             let mut until = verify_until;
@@ -172,7 +171,7 @@ async fn strike(
     let Some(heal_at) = heal_at else { return Ok(Vec::new()) };
     tokio::time::sleep_until(heal_at.into()).await;
     let inside = stage.clone();
-    let Undone { held, seen, problems } = on_thread(move || inside.heal(applied)).await??;
+    let Undone { held, seen, problems } = on_thread(move || inside.heal(applied, kind)).await??;
     record.effective &= held;
     record.proof = join(&record.proof, &seen);
     if !problems.is_empty() {
@@ -180,7 +179,7 @@ async fn strike(
         return Ok(problems);
     }
     record.healed_ns = Some(stage.clock.now_ns());
-    stage.release(&record.victims);
+    stage.release(plan, &record.victims);
     record.recovered_ns = stage.recovered(&record.victims).await;
     Ok(Vec::new())
 }
@@ -190,7 +189,7 @@ fn exit_patience(kind: FaultKind) -> Option<Duration> {
     match kind {
         FaultKind::Kill { .. } => Some(KILL_PATIENCE),
         FaultKind::Terminate { .. } => Some(TERMINATE_PATIENCE),
-        FaultKind::Pause { .. } => None,
+        FaultKind::Pause { .. } | FaultKind::Partition(_) | FaultKind::Link(_) => None,
     }
 }
 
@@ -230,11 +229,14 @@ impl Stage {
         let leader = view.leader().map(|leader| leader.node.as_str());
         let field = Field { members: &members, leader, held: &held };
         let victims = choose(&plan.target, &field, random)?;
-        held.extend(victims.iter().cloned());
+        if plan.kind.takes_out() {
+            held.extend(victims.iter().cloned());
+        }
         Ok(victims)
     }
 
-    /// Notes and applies `kind` to every victim; the time is from just before the first signal.
+    /// Notes and applies `kind` to every victim, or to their links; the time is from just before
+    /// the first signal.
     fn inject(
         &self,
         id: &str,
@@ -243,15 +245,12 @@ impl Stage {
     ) -> anyhow::Result<(i64, Applied)> {
         let own = self.own()?;
         let mut ready = Vec::new();
-        for name in victims {
-            let victim = own.victim(name).ok_or_else(|| anyhow!("{name} is not ours"))?;
-            let mut fault = fault(kind, victim);
+        for mut fault in faults(own, kind, victims)? {
             fault.available()?;
             let noted = self.journal.note(id, fault.victim(), fault.undo())?;
             ready.push((fault, noted));
         }
-        let ends = !matches!(kind, FaultKind::Pause { .. });
-        victims.iter().filter(|_| ends).for_each(|name| own.expect_down(name, true));
+        victims.iter().filter(|_| kind.ends()).for_each(|name| own.expect_down(name, true));
         let injected_ns = self.clock.now_ns();
         for (fault, noted) in &mut ready {
             // A refused signal shows in what is verified; those already struck must be healed.
@@ -263,7 +262,7 @@ impl Stage {
     }
 
     /// Undoes every fault; one that cannot be undone keeps no other from it.
-    fn heal(&self, applied: Applied) -> anyhow::Result<Undone> {
+    fn heal(&self, applied: Applied, kind: FaultKind) -> anyhow::Result<Undone> {
         let own = self.own()?;
         let (mut held, mut seen, mut problems) = (true, Vec::new(), Vec::new());
         for (mut fault, noted) in applied {
@@ -274,7 +273,9 @@ impl Stage {
                     continue;
                 }
             };
-            own.expect_down(healed.victim.name(), false);
+            if kind.ends() {
+                own.expect_down(healed.victim.name(), false);
+            }
             held &= healed.held;
             seen.push(healed.seen);
             if let Err(error) = self.journal.done(noted) {
@@ -296,26 +297,25 @@ impl Stage {
         None
     }
 
-    fn peers(
-        &self,
-        victims: &[String],
-        view: &View,
-        holds: Option<Duration>,
-        injected_ns: i64,
-    ) -> Peers {
+    fn peers(&self, victims: &[String], view: &View, kind: FaultKind, injected_ns: i64) -> Peers {
+        let excused = match kind {
+            FaultKind::Link(_) => true,
+            FaultKind::Partition(plan) => !plan.deposes(victims.len(), self.cluster.nodes().len()),
+            _ => false,
+        };
         let mut struck = self.lock_held().clone();
         struck.extend(victims.iter().cloned());
         Peers {
-            peers: self.cluster.addresses(&struck),
+            peers: self.cluster.asked(&struck),
             victims: victims.to_vec(),
             leader: view.leader().map(|leader| (leader.node.clone(), leader.member_id)),
             term: view.term().unwrap_or(0),
             clock: self.clock,
             runtime: Handle::current(),
             election_timeout: self.election_timeout,
-            holds,
+            holds: kind.holds(),
             injected_ns,
-            patience: self.cluster.patience(PEER_PATIENCE),
+            excused: excused.then(|| "it takes no leadership away".to_owned()),
         }
     }
 
@@ -323,8 +323,10 @@ impl Stage {
         self.cluster.own().ok_or_else(|| anyhow!("the cluster is not ours to break"))
     }
 
-    fn release(&self, victims: &[String]) {
-        self.lock_held().retain(|node| !victims.contains(node));
+    fn release(&self, plan: &FaultPlan, victims: &[String]) {
+        if plan.kind.takes_out() {
+            self.lock_held().retain(|node| !victims.contains(node));
+        }
     }
 
     fn lock_held(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
@@ -332,12 +334,18 @@ impl Stage {
     }
 }
 
-fn fault(kind: FaultKind, victim: Victim) -> Box<dyn Fault> {
-    match kind {
-        FaultKind::Kill { .. } => Box::new(End::kill(victim)),
-        FaultKind::Terminate { .. } => Box::new(End::terminate(victim)),
-        FaultKind::Pause { .. } => Box::new(Pause::of(victim)),
-    }
+/// What `kind` comes to: a fault for each victim, or one for the links of all.
+fn faults(own: &Own, kind: FaultKind, victims: &[String]) -> anyhow::Result<Vec<Box<dyn Fault>>> {
+    let hold = |name: &String| own.victim(name).ok_or_else(|| anyhow!("{name} is not ours"));
+    let victims: Vec<Victim> = victims.iter().map(hold).collect::<anyhow::Result<_>>()?;
+    let each = |fault: fn(Victim) -> Box<dyn Fault>| victims.iter().cloned().map(fault).collect();
+    Ok(match kind {
+        FaultKind::Kill { .. } => each(|victim| Box::new(End::kill(victim))),
+        FaultKind::Terminate { .. } => each(|victim| Box::new(End::terminate(victim))),
+        FaultKind::Pause { .. } => each(|victim| Box::new(Pause::of(victim))),
+        FaultKind::Partition(plan) => vec![link::cut(own, &plan, victims)?],
+        FaultKind::Link(plan) => vec![link::impair(own, &plan, victims)?],
+    })
 }
 
 /// Runs `work` on a thread of its own. Not on the runtime's pool: when a run is broken off, the

@@ -7,6 +7,7 @@
 mod choose;
 mod cluster;
 mod disk;
+mod door;
 mod events;
 mod faults;
 mod interrupt;

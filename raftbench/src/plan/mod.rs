@@ -4,6 +4,7 @@
 //! Invariant: parsed once and checked whole. The conductor only walks it, and never looks at the
 //! profile's text again.
 
+mod link_fault;
 mod network;
 mod resolved;
 mod timeline;
@@ -14,6 +15,8 @@ use std::time::Duration;
 use loadgen::spec::LoadSpec;
 use toml::Table;
 
+pub(crate) use link_fault::check_over;
+pub use link_fault::{LinkPlan, PartitionPlan, Shape};
 pub use network::NetworkPlan;
 
 /// The dashboard's five metrics, as `[expect] required` and the thresholds name them.
@@ -94,8 +97,8 @@ pub struct FaultPlan {
     pub at: Duration,
 }
 
-/// What is done to a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is done to a process, or to links.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FaultKind {
     /// SIGKILL; started again after `restart_after`, or left down until the end of the run.
     Kill {
@@ -112,6 +115,10 @@ pub enum FaultKind {
         /// From the injection.
         resume_after: Duration,
     },
+    /// Links are cut.
+    Partition(PartitionPlan),
+    /// Links get worse.
+    Link(LinkPlan),
 }
 
 /// Whom a fault strikes.
@@ -224,6 +231,8 @@ impl FaultKind {
             FaultKind::Kill { .. } => "kill",
             FaultKind::Terminate { .. } => "terminate",
             FaultKind::Pause { .. } => "pause",
+            FaultKind::Partition(_) => "partition",
+            FaultKind::Link(_) => "link",
         }
     }
 
@@ -234,7 +243,23 @@ impl FaultKind {
                 restart_after
             }
             FaultKind::Pause { resume_after } => Some(resume_after),
+            FaultKind::Partition(partition) => Some(partition.heal_after),
+            FaultKind::Link(link) => Some(link.heal_after),
         }
+    }
+
+    /// Its victims are no part of the quorum while it holds.
+    pub fn takes_out(&self) -> bool {
+        match self {
+            FaultKind::Partition(partition) => partition.takes_out(),
+            FaultKind::Link(_) => false,
+            _ => true,
+        }
+    }
+
+    /// It ends its victims' processes.
+    pub fn ends(&self) -> bool {
+        matches!(self, FaultKind::Kill { .. } | FaultKind::Terminate { .. })
     }
 }
 

@@ -36,14 +36,6 @@ impl NetworkPlan {
         })
     }
 
-    /// The longest round trip between two hosts, with the most that jitter adds.
-    pub fn longest_round_trip_ms(&self) -> f64 {
-        let longest = |(_, conditions): &(Direction, Conditions)| {
-            2e3 * (conditions.delay + 4 * conditions.jitter).as_secs_f64()
-        };
-        self.conditions.iter().map(longest).fold(0.0, f64::max)
-    }
-
     /// Refuses a name that no host has.
     pub fn ensure_host(&self, name: &str) -> Result<(), chaos::Error> {
         let hosts: Vec<String> = self.layout.hosts().into_iter().map(|host| host.name).collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use loadgen::spec::{Arrivals, Consistency, KeyDistribution};
 use toml::{Table, Value};
 
-use super::{FaultKind, FaultPlan, FaultTarget, Plan, Target};
+use super::{FaultKind, FaultPlan, FaultTarget, Plan, Shape, Target};
 
 impl Plan {
     /// The profile as resolved: every value stated, every flag in it.
@@ -151,6 +151,17 @@ impl FaultPlan {
         let undo = match self.kind {
             FaultKind::Pause { .. } => "resume_after_s",
             FaultKind::Kill { .. } | FaultKind::Terminate { .. } => "restart_after_s",
+            FaultKind::Partition(partition) => {
+                partition.fill(&mut out);
+                if partition.shape == Shape::Ring {
+                    out.remove("target");
+                }
+                "heal_after_s"
+            }
+            FaultKind::Link(link) => {
+                link.fill(&mut out);
+                "heal_after_s"
+            }
         };
         if let Some(held) = self.kind.holds() {
             out.insert(undo.into(), seconds(held));

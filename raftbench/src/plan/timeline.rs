@@ -72,19 +72,27 @@ impl Plan {
         for fault in &self.faults {
             let (at_s, id, target) = (fault.at.as_secs_f64(), &fault.id, &fault.target);
             let (done, undone) = match fault.kind {
-                FaultKind::Kill { .. } => ("kill -9", "start again what was killed"),
-                FaultKind::Terminate { .. } => ("SIGTERM to", "start again what ended"),
-                FaultKind::Pause { .. } => ("pause", "resume what was paused"),
+                FaultKind::Kill { .. } => {
+                    (format!("kill -9 {target}"), "start again what was killed")
+                }
+                FaultKind::Terminate { .. } => {
+                    (format!("SIGTERM to {target}"), "start again what ended")
+                }
+                FaultKind::Pause { .. } => (format!("pause {target}"), "resume what was paused"),
+                FaultKind::Partition(partition) => {
+                    (format!("partition {target}: {partition}"), "open the links again")
+                }
+                FaultKind::Link(link) => {
+                    (format!("links of {target}: {link}"), "links as they were")
+                }
             };
             match fault.kind.holds() {
                 Some(held) => {
-                    timeline.push((at_s, format!("{id}: {done} {target}")));
+                    timeline.push((at_s, format!("{id}: {done}")));
                     let healed_s = at_s + held.as_secs_f64();
                     timeline.push((healed_s, format!("{id}: {undone}")));
                 }
-                None => {
-                    timeline.push((at_s, format!("{id}: {done} {target}, for the rest of the run")))
-                }
+                None => timeline.push((at_s, format!("{id}: {done}, for the rest of the run"))),
             }
         }
         timeline.push((

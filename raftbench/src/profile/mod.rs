@@ -7,7 +7,9 @@
 mod document;
 pub mod embedded;
 mod faults;
+mod link_faults;
 mod networks;
+mod random;
 mod section;
 mod sections;
 

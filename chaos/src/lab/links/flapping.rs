@@ -1,11 +1,12 @@
 //! A link that comes and goes: a partition that is begun and healed, over and over.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{Network, Partition};
+use super::{Direction, Network};
 use crate::Error;
 
 /// A partition that flaps until this is stopped or dropped; it is healed then.
@@ -18,11 +19,11 @@ impl Flapping {
     /// Cuts for `down`, heals for `up`, and so on; the first cut is made before this returns.
     pub fn start(
         network: Arc<Mutex<Network>>,
-        partition: Partition,
+        directions: BTreeSet<Direction>,
         down: Duration,
         up: Duration,
     ) -> Result<Self, Error> {
-        let mut cut = lock(&network).cut(&partition)?;
+        let mut cut = lock(&network).cut_directions(&directions)?;
         let (stop, stopped) = channel();
         let flap = move || {
             let waits = |time| stopped.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
@@ -33,7 +34,7 @@ impl Flapping {
                 if !goes_on || !waits(up) {
                     return Ok(times);
                 }
-                cut = lock(&network).cut(&partition)?;
+                cut = lock(&network).cut_directions(&directions)?;
                 times += 1;
             }
         };
