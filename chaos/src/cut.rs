@@ -4,6 +4,7 @@
 //! The proof is what the hosts' kernels count: one end went on sending, and sent again, and the
 //! other got none of it.
 
+use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::journal::{Noted, Undo};
 use crate::lab::ledger::{Look, Passed};
 use crate::lab::links::CutId;
 use crate::lab::links::flapping::Flapping;
-use crate::scene::{LOOK_EVERY, Scene, named, total, unseen, ways};
+use crate::scene::{LOOK_EVERY, Scene, UNDER_WAY, named, total, unseen, ways};
 use crate::{Error, Victim};
 
 /// A partition.
@@ -22,6 +23,18 @@ pub struct Cut {
     scene: Scene,
     flap: Option<Flap>,
     begun: Option<(Instant, Begun)>,
+    down: Down,
+}
+
+/// What was seen of links that come and go while they were down.
+#[derive(Default)]
+struct Down {
+    /// The present time down, by its beginning, and the look that was taken early in it.
+    first: Option<(Instant, Look)>,
+    /// Times down in which a later look found that nothing had arrived since the first.
+    silent: BTreeSet<Instant>,
+    /// What had.
+    leaked: Option<String>,
 }
 
 /// For how long the links of one that comes and goes are down, and up.
@@ -43,46 +56,52 @@ enum Begun {
 impl Cut {
     /// All the links of `scene`.
     pub fn of(scene: Scene, flap: Option<Flap>) -> Self {
-        Self { scene, flap, begun: None }
+        Self { scene, flap, begun: None, down: Down::default() }
     }
 
     fn look(&mut self, witness: &mut dyn Witness) -> Result<Finding, Error> {
-        let Some((settled, now, elapsed)) = self.scene.look()? else {
+        let down = self.down_since();
+        let Some((settled, now, _)) = self.scene.look()? else {
             return Ok(not("was never looked at before the fault".into()));
         };
+        if let Some(since) = down.filter(|_| self.down_since() == down) {
+            self.look_while_down(since, &now);
+        }
         let talking = self.scene.talking();
         if talking.is_empty() {
             return Ok(not("nobody sends anything over the links that were cut".into()));
         }
-        let (mut quiet, mut struck) = (Vec::new(), 0);
-        for pair in &talking {
-            let cut = ways(pair).into_iter().filter(|way| self.scene.directions.contains(way));
-            let passed = total(cut.map(|way| now.since(&settled, &way)));
-            let (seen, is_due) = match self.flap {
-                // A cut link loses all that is sent.
-                None => (passed.sent, true),
-                // One that comes and goes loses some, which are sent again; whoever sends little
-                // may be spared.
-                Some(Flap { down, up }) => {
-                    let turns = elapsed.as_secs_f64() / (down + up).as_secs_f64();
-                    (passed.again, passed.sent as f64 >= 5.0 * turns.max(2.0))
-                }
-            };
-            struck += seen;
-            if seen == 0 && is_due {
-                quiet.push(format!("{} and {}", pair.0, pair.1));
-            }
-        }
-        if struck == 0 && quiet.is_empty() {
-            quiet.extend(talking.iter().map(|pair| format!("{} and {}", pair.0, pair.1)));
-        }
         let account = self.account(&settled, &now);
-        if let Some(leak) = self.leak(&settled, &now) {
+        let leak = match self.flap {
+            None => self.leak(&settled, &now),
+            Some(_) => self.down.leaked.clone(),
+        };
+        if let Some(leak) = leak {
             return Ok(not(format!("{leak}; {account}")));
         }
-        if !quiet.is_empty() {
-            let what = if self.flap.is_some() { "sent nothing again" } else { "sent nothing" };
-            return Ok(not(format!("{} {what} since then; {account}", quiet.join(", "))));
+        let sent = |pair: &&(String, String)| {
+            let cut = ways(pair).into_iter().filter(|way| self.scene.directions.contains(way));
+            let passed = total(cut.map(|way| now.since(&settled, &way)));
+            if self.flap.is_some() { passed.again } else { passed.sent }
+        };
+        let quiet: Vec<_> = talking.iter().filter(|pair| sent(pair) == 0).collect();
+        let silent = self.down.silent.len();
+        let missing = match self.flap {
+            None if quiet.is_empty() => None,
+            // Whoever sends little may be spared by links that are up half of the time.
+            Some(_) if quiet.len() < talking.len() && silent >= 2 => None,
+            Some(_) if quiet.len() < talking.len() => {
+                Some(format!("in {silent} times down nothing was seen to arrive, 2 are needed"))
+            }
+            _ => {
+                let pairs = quiet.iter().map(|(one, other)| format!("{one} and {other}"));
+                let pairs = pairs.collect::<Vec<_>>().join(", ");
+                let what = if self.flap.is_some() { "nothing again" } else { "nothing" };
+                Some(format!("{pairs} sent {what} since then"))
+            }
+        };
+        if let Some(missing) = missing {
+            return Ok(not(format!("{missing}; {account}")));
         }
         let noticed = match witness.ask() {
             Testimony::Noticed(how) => format!("; {how}"),
@@ -91,14 +110,36 @@ impl Cut {
                 return Ok(not(format!("its peers did not notice: {saw}; {account}")));
             }
         };
-        Ok(Finding { effective: true, seen: format!("{account}{noticed}") })
+        let while_down = match self.flap {
+            None => String::new(),
+            Some(_) => format!("; in {silent} times down 0 arrived"),
+        };
+        Ok(Finding { effective: true, seen: format!("{account}{while_down}{noticed}") })
+    }
+
+    fn down_since(&self) -> Option<Instant> {
+        match &self.begun {
+            Some((_, Begun::Flapping(flapping))) => flapping.down_since(),
+            _ => None,
+        }
+    }
+
+    /// Takes in a look from within the time down that began at `since`.
+    fn look_while_down(&mut self, since: Instant, now: &Look) {
+        if since.elapsed() < self.scene.longest() + UNDER_WAY {
+            return;
+        }
+        match &self.down.first {
+            Some((begun, first)) if *begun == since => match self.leak(first, now) {
+                Some(leak) => self.down.leaked = Some(leak),
+                None => drop(self.down.silent.insert(since)),
+            },
+            _ => self.down.first = Some((since, now.clone())),
+        }
     }
 
     /// What arrived though it should not have.
     fn leak(&self, settled: &Look, now: &Look) -> Option<String> {
-        if self.flap.is_some() {
-            return None;
-        }
         let leaks: Vec<String> = self
             .scene
             .directions
@@ -168,7 +209,8 @@ impl Fault for Cut {
             if finding.effective || Instant::now() >= deadline {
                 return finding;
             }
-            sleep(LOOK_EVERY);
+            // Often enough for two looks in a time down.
+            sleep(if self.flap.is_some() { LOOK_EVERY / 2 } else { LOOK_EVERY });
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{Error, Victim};
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What a packet may take beyond its link's own time: turns of a busy machine, and a full buffer.
-const UNDER_WAY: Duration = Duration::from_millis(150);
+pub(crate) const UNDER_WAY: Duration = Duration::from_millis(150);
 
 /// The links that a fault changes.
 pub struct Scene {
@@ -86,7 +86,9 @@ impl Scene {
     pub(crate) fn settle(&mut self, longest: Duration) -> Result<(), Error> {
         std::thread::sleep(longest + UNDER_WAY);
         let Some(account) = &mut self.account else { return Ok(()) };
-        account.settled = Some((Instant::now(), account.ledger.look()?));
+        let look = account.ledger.look()?;
+        account.ledger.mark();
+        account.settled = Some((Instant::now(), look));
         Ok(())
     }
 

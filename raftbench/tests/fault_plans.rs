@@ -95,7 +95,9 @@ fn a_fault_of_links_that_cannot_be_is_refused_with_its_line() {
             vec!["`faults.f1.target`", "among all nodes"],
         ),
         (
-            partition("shape = \"halves\"\nfrom = \"peers\"\ntarget = \"leader\"\nheal_after_s = 1"),
+            partition(
+                "shape = \"halves\"\nfrom = \"peers\"\ntarget = \"leader\"\nheal_after_s = 1",
+            ),
             vec!["`faults.f1.from` is not for shape `halves`"],
         ),
         (
@@ -104,12 +106,22 @@ fn a_fault_of_links_that_cannot_be_is_refused_with_its_line() {
         ),
         (
             partition(&format!("{isolate}heal_after_s = 3\nflap_down_s = 1\nflap_up_s = 1")),
-            vec!["would not go down and up twice"],
+            vec!["would not go down and up three times"],
         ),
-        (partition(&format!("{isolate}heal_after_s = 60")), vec!["heal_after_s", "ends the fault at 65 s"]),
+        (
+            partition(&format!("{isolate}heal_after_s = 3\nflap_down_s = 0.1\nflap_up_s = 0.5")),
+            vec!["`faults.f1.flap_down_s` is 0.1 s", "at least 0.4 s"],
+        ),
+        (
+            partition(&format!("{isolate}heal_after_s = 60")),
+            vec!["heal_after_s", "ends the fault at 65 s"],
+        ),
         (link("heal_after_s = 1"), vec!["test.toml:9: `faults.f1`", "says nothing of the links"]),
         (link("delay_ms = -1\nheal_after_s = 1"), vec!["test.toml:13:", "delay_ms` is -1"]),
-        (link("loss_percent = 101\nheal_after_s = 1"), vec!["loss_percent` is 101", "from 0 to 100"]),
+        (
+            link("loss_percent = 101\nheal_after_s = 1"),
+            vec!["loss_percent` is 101", "from 0 to 100"],
+        ),
         (link("way = \"up\"\ndelay_ms = 1\nheal_after_s = 1"), vec!["`both`, `out` or `in`"]),
         (link("delay = 1\nheal_after_s = 1"), vec!["did you mean `delay_ms`?"]),
     ] {
@@ -171,7 +183,11 @@ fn drawn_faults_are_the_seeds_and_stay_within_their_bounds() {
         let mut free_at = 3.0;
         for fault in &faults {
             let (at, held) = (fault.at.as_secs_f64(), fault.kind.holds().expect("they end"));
-            assert!(at >= free_at, "seed {seed}: {} begins at {at} s, before {free_at} s", fault.id);
+            assert!(
+                at >= free_at,
+                "seed {seed}: {} begins at {at} s, before {free_at} s",
+                fault.id
+            );
             free_at = at + held.as_secs_f64();
             assert!(free_at <= 50.001, "seed {seed}: {} ends at {free_at} s", fault.id);
             kinds.insert(fault.kind.name());
@@ -216,13 +232,31 @@ fn overlapping_faults_leave_each_its_victims() {
 
 #[test]
 fn random_faults_that_cannot_be_are_refused_with_their_line() {
-    let one = |rest: &str| format!("[random]\nmean_gap_s = 2\n[[random.faults]]\nkind = \"kill\"\n{rest}");
+    let one = |rest: &str| {
+        format!("[random]\nmean_gap_s = 2\n[[random.faults]]\nkind = \"kill\"\n{rest}")
+    };
     refused("[random]\nfirst_s = 1", &[], &["`random.mean_gap_s` is missing"]);
     refused("[random]\nmean_gap_s = 2", &[], &["`random.faults` is missing"]);
-    refused(&one("target = \"n9\""), &[], &["test.toml:13: `random.faults.1.target`", "`n9` does not exist"]);
-    refused(&one("target = \"one\"\nat_s = 3"), &[], &["`random.faults.1.at_s` is not for a fault that is drawn"]);
+    refused(
+        &one("target = \"n9\""),
+        &[],
+        &["test.toml:13: `random.faults.1.target`", "`n9` does not exist"],
+    );
+    refused(
+        &one("target = \"one\"\nat_s = 3"),
+        &[],
+        &["`random.faults.1.at_s` is not for a fault that is drawn"],
+    );
     refused(&one("target = \"one\"\nweight = 0"), &[], &["weight` is 0", "above 0"]);
-    refused(&one("target = \"one\"\nrestart_after_s = [4, 1]"), &[], &["a range of two, as in [1, 4]"]);
-    refused(&one("target = \"one\"\nrestart_after_s = [1, 400]"), &[], &["ends the fault at 400 s"]);
+    refused(
+        &one("target = \"one\"\nrestart_after_s = [4, 1]"),
+        &[],
+        &["a range of two, as in [1, 4]"],
+    );
+    refused(
+        &one("target = \"one\"\nrestart_after_s = [1, 400]"),
+        &[],
+        &["ends the fault at 400 s"],
+    );
     refused("[random]\nmean_gap_s = 2\nuntil_s = 90", &[], &["`random.until_s` is 90 s"]);
 }

@@ -119,7 +119,12 @@ fn netem() -> Result<String, String> {
             .into(),
         "qdisc add dev way root netem delay 1ms".into(),
     ];
-    Tool::Tc.batch(&rules).map_err(said)?;
+    Tool::Tc.batch(&rules).map_err(said).map_err(|said| {
+        match said.contains("kind is unknown") {
+            true => "this kernel has no sch_netem (as root: modprobe sch_netem)".into(),
+            false => said,
+        }
+    })?;
     Ok("a delay was set on a link".into())
 }
 

@@ -62,7 +62,7 @@ impl Figures {
     /// asked for.
     pub(super) fn judge(&mut self, settled: &Look, now: &Look, elapsed: Duration) -> Finding {
         for pair in self.pairs() {
-            if let Some(measured) = measured(now, &pair) {
+            if let Some(measured) = measured(now, ways(&pair)) {
                 self.round_trips.insert(pair, measured);
             }
         }
@@ -102,21 +102,20 @@ impl Figures {
         (added_ms, before.sqrt(), under.sqrt())
     }
 
-    /// Of every pair that talked before the fault and whose delay or jitter it changes.
+    /// Of every pair that talked before the fault and has talked enough since, and whose delay or
+    /// jitter it changes.
     fn round_trips(&self) -> Vec<Figure> {
-        let mut figures = Vec::new();
+        let (mut figures, mut thin) = (Vec::new(), Vec::new());
         for pair in self.pairs() {
             let (added_ms, spread_before_ms, spread_ms) = self.asked(&pair);
-            let Some((before_ms, deviation_before_ms)) = measured(&self.before, &pair) else {
-                continue;
-            };
+            let before = measured(&self.before, ways(&pair));
+            let Some((before_ms, deviation_before_ms)) = before else { continue };
             if added_ms == 0.0 && spread_ms == spread_before_ms {
                 continue;
             }
             let name = format!("{}-{}", pair.0, pair.1);
             let Some((now_ms, deviation_now_ms)) = self.round_trips.get(&pair) else {
-                let reads = format!("{name} measured no round trip since then");
-                figures.push(Figure { right: false, reads });
+                thin.push(name);
                 continue;
             };
             if added_ms != 0.0 {
@@ -139,6 +138,11 @@ impl Figures {
                 );
                 figures.push(Figure { right: *deviation_now_ms >= least_ms, reads });
             }
+        }
+        if figures.is_empty() && !thin.is_empty() {
+            let pairs = thin.join(", ");
+            let reads = format!("{pairs}: too few segments since then to measure a round trip");
+            figures.push(Figure { right: false, reads });
         }
         figures
     }
@@ -242,9 +246,8 @@ impl Figures {
 }
 
 /// Median round trip and median deviation of what a pair's two ends measured, in ms.
-fn measured(look: &Look, pair: &(String, String)) -> Option<(f64, f64)> {
-    let of_pair: Vec<&Measured> =
-        ways(pair).iter().filter_map(|way| look.measured.get(way)).collect();
+fn measured(look: &Look, ways: [Direction; 2]) -> Option<(f64, f64)> {
+    let of_pair: Vec<&Measured> = ways.iter().filter_map(|way| look.measured.get(way)).collect();
     let median_ms = |of: fn(&Measured) -> &Vec<u32>| {
         let mut all: Vec<u32> = of_pair.iter().flat_map(|measured| of(measured).clone()).collect();
         all.sort_unstable();

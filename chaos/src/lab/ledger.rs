@@ -15,10 +15,16 @@ use crate::Error;
 /// What a connection that was used so shortly before measured is still so.
 const RECENT_MS: u32 = 1000;
 
+/// A smoothed round trip has come close to a new one after so many segments: each moves it by an
+/// eighth of the way (RFC 6298).
+const CONVERGED_SEGMENTS: u64 = 32;
+
 /// An open account of every direction.
 pub(crate) struct Ledger {
     lab: Lab,
     seen: HashMap<(String, [u8; 8]), Flow>,
+    /// As they were when the links had changed.
+    marked: Option<HashMap<(String, [u8; 8]), Flow>>,
     passed: BTreeMap<Direction, Passed>,
 }
 
@@ -71,9 +77,15 @@ impl Look {
 impl Ledger {
     /// Begins to count from now.
     pub(crate) fn open(lab: &Lab) -> Result<(Self, Look), Error> {
-        let mut ledger = Self { lab: lab.clone(), seen: HashMap::new(), passed: BTreeMap::new() };
+        let mut ledger =
+            Self { lab: lab.clone(), seen: HashMap::new(), marked: None, passed: BTreeMap::new() };
         let look = ledger.read(false)?;
         Ok((ledger, look))
+    }
+
+    /// From now on only round trips count that have come close to what they are since now.
+    pub(crate) fn mark(&mut self) {
+        self.marked = Some(self.seen.clone());
     }
 
     /// Counts up to now.
@@ -98,11 +110,16 @@ impl Ledger {
     fn enter(&mut self, host: &str, other: &str, flow: &Flow, counts: bool, look: &mut Look) {
         let out = Direction { from: host.into(), to: other.into() };
         let back = Direction { from: other.into(), to: host.into() };
-        let before = self.seen.insert((host.to_owned(), flow.cookie), *flow);
+        let key = (host.to_owned(), flow.cookie);
+        let has_converged = self.marked.as_ref().is_none_or(|marked| {
+            let then = marked.get(&key).map_or(0, |flow| flow.segments_out);
+            flow.segments_out - then >= CONVERGED_SEGMENTS
+        });
+        let before = self.seen.insert(key, *flow);
         let idle_ms = look.idle_ms.entry(out.clone()).or_insert(u32::MAX);
         *idle_ms = flow.idle_ms.min(*idle_ms);
         let mut measured = || {
-            if flow.round_trip_us > 0 {
+            if flow.round_trip_us > 0 && has_converged {
                 let measured = look.measured.entry(out.clone()).or_default();
                 measured.round_trips_us.push(flow.round_trip_us);
                 measured.deviations_us.push(flow.deviation_us);

@@ -72,6 +72,9 @@ pub(super) const LINK: &[&str] = &[
 const OTHERS: [(&str, Others); 3] =
     [("all", Others::All), ("peers", Others::Peers), ("clients", Others::Clients)];
 
+/// What was under way when links were cut must have arrived before the proof begins.
+const LEAST_DOWN: Duration = Duration::from_millis(400);
+
 /// A ring has no victim of its own: it is everybody's.
 pub(super) fn needs_no_target(section: &Section<'_>) -> bool {
     let is =
@@ -195,9 +198,17 @@ fn flap(section: &Section<'_>, holds: Duration) -> Result<Option<Flap>, ProfileE
         (Some(_), None) => return Err(section.missing("flap_up_s", "how long the links are up")),
         (None, Some(_)) => return Err(section.missing("flap_down_s", "how long they are down")),
     };
-    if 2 * (flap.down + flap.up) > holds {
+    if flap.down < LEAST_DOWN {
         let message = format!(
-            "is {} s, in which the links would not go down and up twice; lengthen it, or shorten \
+            "is {} s, too short to see that nothing arrives; at least {} s",
+            flap.down.as_secs_f64(),
+            LEAST_DOWN.as_secs_f64()
+        );
+        return Err(section.error_at("flap_down_s", message));
+    }
+    if 3 * (flap.down + flap.up) > holds {
+        let message = format!(
+            "is {} s, in which the links would not go down and up three times; lengthen it, or shorten \
              flap_down_s and flap_up_s",
             holds.as_secs_f64()
         );
