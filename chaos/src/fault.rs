@@ -8,7 +8,7 @@ use crate::{Error, Victim};
 /// A fault on one victim. Its life: `available`, the undo noted in the journal, `inject`,
 /// `verify` while it holds, `heal`.
 pub trait Fault: Send {
-    /// Onto whom.
+    /// Onto whom; the first of them, where one fault strikes several.
     fn victim(&self) -> &Victim;
 
     /// Whether it can be applied now; also remembers how the victim looked before.

@@ -24,6 +24,8 @@ pub enum Undo {
     Resume,
     /// Let its disk serve again, and start it again where that ended it.
     MendDisk,
+    /// Give the links back what they had. They are the lab's, and end with it.
+    OpenLinks,
 }
 
 /// A fault whose undo is on disk.

@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 pub struct FaultRecord {
     /// As in the plan.
     pub id: String,
-    /// As the profile has it: `kill`, `disk_stall`, ...
+    /// As the profile has it: `kill`, `partition`, `disk_stall`, ...
     pub kind: String,
     /// As asked: `leader`, `n2`, ...
     pub target: String,
     /// The nodes it came to.
     pub victims: Vec<String>,
-    /// Just before the first signal was sent.
+    /// Just before the first signal was sent, or the links were changed.
     pub injected_ns: i64,
     /// Term of the cluster then.
     pub term_at_injection: Option<u64>,
@@ -31,7 +31,7 @@ pub struct FaultRecord {
     pub effective: bool,
     /// What was seen, with its numbers; where it did not bite, what was seen instead.
     pub proof: String,
-    /// When it was undone (restarted, resumed); `None`: it held to the end of the run.
+    /// When it was undone (restarted, resumed, links opened); `None`: it held to the end of the run.
     pub healed_ns: Option<i64>,
     /// When every victim had caught up with the leader again; `None`: not before the deadline.
     pub recovered_ns: Option<i64>,

@@ -136,6 +136,13 @@ fn kill_all(mark: &str) {
     }
 }
 
+/// The mark that a process with this command line watches over, if it is a keeper.
+pub fn watches(words: &[String]) -> Option<String> {
+    let is_keeper = words.get(1).is_some_and(|word| word == "keeper");
+    let mark = words.iter().position(|word| word == "--mark")?;
+    words.get(mark + 1).filter(|_| is_keeper).cloned()
+}
+
 /// The processes that carry `mark`. One that has ended, reaped or not, carries nothing.
 pub fn marked(mark: &str) -> Vec<i32> {
     let Ok(processes) = procfs::process::all_processes() else { return Vec::new() };

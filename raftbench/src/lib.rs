@@ -12,6 +12,7 @@ pub mod evidence;
 pub mod folder;
 pub mod judge;
 pub mod keeper;
+pub mod leftovers;
 pub mod plan;
 pub mod profile;
 pub mod report;

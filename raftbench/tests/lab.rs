@@ -257,6 +257,179 @@ fn a_run_in_a_lab_has_its_network_in_the_report() {
     }
 }
 
+/// One of each kind of fault of links, one after the other.
+const OF_LINKS: &str = r#"
+[[faults]]
+kind = "partition"
+shape = "isolate"
+target = "leader"
+at_s = 1
+heal_after_s = 3
+[[faults]]
+kind = "partition"
+shape = "isolate"
+target = "follower"
+from = "peers"
+flap_down_s = 0.6
+flap_up_s = 0.4
+at_s = 6
+heal_after_s = 4
+[[faults]]
+kind = "partition"
+shape = "isolate"
+target = "leader"
+from = "clients"
+at_s = 11
+heal_after_s = 2
+[[faults]]
+kind = "link"
+target = "follower"
+from = "peers"
+delay_ms = 30
+loss_percent = 20
+at_s = 15
+heal_after_s = 5
+"#;
+
+fn of_links() -> Lab {
+    let lab = Lab::of(User::Self_, "network = \"cross-az\"", OF_LINKS);
+    let text = std::fs::read_to_string(lab.own_profile()).expect("written");
+    std::fs::write(lab.own_profile(), text.replace("measure_s = 7", "measure_s = 23"))
+        .expect("ours");
+    lab
+}
+
+fn run_of_links(lab: &Lab, target: &str, bug: Option<&str>) -> (Output, serde_json::Value) {
+    let profile = lab.own_profile();
+    let arguments = ["run", profile.to_str().expect("text"), "--out", "out", "--target", target];
+    let mut run = lab.command(&arguments);
+    let output = run.envs(bug.map(|bug| ("RAFTBENCH_SEEDED_BUG", bug))).output().expect("started");
+    (output, lab.bench.summary())
+}
+
+/// Two runs at once, each in a lab of its own: they wait more than they work.
+fn side_by_side<T: Send>(
+    of: [&'static str; 2],
+    run: impl Fn(&Lab, &'static str) -> T + Sync,
+) -> Vec<(&'static str, Lab, T)> {
+    let labs = of.map(|of| (of, of_links()));
+    let run = &run;
+    let done: Vec<T> = std::thread::scope(|scope| {
+        let started = labs.each_ref().map(|(of, lab)| scope.spawn(move || run(lab, *of)));
+        started.into_iter().map(|run| run.join().expect("the run was seen")).collect()
+    });
+    labs.into_iter().zip(done).map(|((of, lab), done)| (of, lab, done)).collect()
+}
+
+#[test]
+fn faults_of_links_are_proven_by_the_traffic_of_those_they_strike() {
+    let _alone = alone();
+    if users().is_empty() {
+        return;
+    }
+    harness::needs_etcd();
+    let runs = side_by_side(["bench-node", "etcd"], |lab, target| run_of_links(lab, target, None));
+    for (_, lab, (output, summary)) in runs {
+        let told = format!("{}\n{summary:#}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(summary["checks"]["audit"], "pass", "{told}");
+        let faults = summary["faults"].as_array().expect("a list");
+        assert_eq!(faults.len(), 4, "{told}");
+        for (fault, seen) in faults.iter().zip(["0 arrived", "again", "0 arrived", "round trip"]) {
+            assert_eq!(fault["effective"], true, "{told}");
+            assert!(fault["recovered_s"].is_number(), "{told}");
+            assert!(fault["proof"].as_str().expect("text").contains(seen), "{seen}: {told}");
+        }
+        assert!(faults[0]["outage_ms"].as_f64() > Some(300.0), "{told}");
+        observer_saw_the_leader_that_clients_did_not_reach(&lab, &faults[2]);
+    }
+}
+
+/// A node that only clients are cut off from tells its status all the while.
+fn observer_saw_the_leader_that_clients_did_not_reach(lab: &Lab, fault: &serde_json::Value) {
+    let target = fault["target"].as_str().expect("text");
+    let victim = target.split(['(', ')']).nth(1).expect("leader (n1)");
+    let span = [&fault["injected_s"], &fault["healed_s"]].map(|s| s.as_f64().expect("a number"));
+    let text = std::fs::read_to_string(lab.bench.out().join("metrics.jsonl")).expect("samples");
+    let seen = text.lines().filter(|line| {
+        let sample: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let at_s = sample["t_ns"].as_f64().expect("a number") / 1e9;
+        let inside = at_s > span[0] && at_s < span[1];
+        inside && sample["node"] == victim && sample["status"].is_object()
+    });
+    assert!(seen.count() >= 2, "{victim} was not seen from {} s to {} s", span[0], span[1]);
+}
+
+#[test]
+fn faults_of_links_that_do_nothing_or_half_make_the_run_invalid() {
+    let _alone = alone();
+    if users().is_empty() {
+        return;
+    }
+    let bugs = ["fault-does-nothing", "fault-does-half"];
+    let runs = side_by_side(bugs, |lab, bug| run_of_links(lab, "bench-node", Some(bug)));
+    for (bug, _lab, (output, summary)) in runs {
+        let told = format!("{bug}: {}\n{summary:#}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(4), "{told}");
+        for fault in summary["faults"].as_array().expect("a list") {
+            assert_eq!(fault["effective"], false, "{told}");
+        }
+    }
+}
+
+/// In a user-mode Linux, which has it: slow, so with little load and long timeouts.
+#[test]
+fn faults_of_links_bite_over_netem_as_well() {
+    let _alone = alone();
+    // Its /tmp is another one.
+    let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");
+    let faults = r#"
+[[faults]]
+kind = "partition"
+shape = "isolate"
+target = "leader"
+from = "peers"
+at_s = 1
+heal_after_s = 8
+[[faults]]
+kind = "link"
+target = "follower"
+from = "peers"
+delay_ms = 100
+at_s = 13
+heal_after_s = 6
+"#;
+    let text = profile(faults)
+        .replace("nodes = 3", "nodes = 3\nnetwork = \"cross-az\"\nlinks = \"netem\"")
+        .replace("heartbeat_ms = 50", "heartbeat_ms = 200")
+        .replace("election_timeout_ms = 500", "election_timeout_ms = 2000")
+        .replace("rate_per_second = 200", "rate_per_second = 20")
+        .replace("measure_s = 7", "measure_s = 22");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("short.toml"), text).expect("written");
+    let uml = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci/uml");
+    let mut run = Command::new(uml);
+    run.arg(env!("CARGO_BIN_EXE_raftbench")).arg("run").arg(path("short.toml"));
+    let output = run.arg("--out").arg(path("out")).output().expect("ci/uml");
+    let told = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    if output.status.code() == Some(77) {
+        println!("\n*** NOT TRIED: a run over netem: {told} ***\n");
+        assert!(std::env::var_os("CI").is_none(), "no user-mode Linux: {told}");
+        return;
+    }
+    let summary = std::fs::read_to_string(path("out").join("summary.json"));
+    let summary = summary.unwrap_or_else(|error| panic!("no summary ({error}): {told}"));
+    let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
+    assert_eq!(summary["network"]["links"], "netem", "{summary:#}");
+    assert_eq!(summary["checks"]["audit"], "pass", "{summary:#}");
+    for fault in summary["faults"].as_array().expect("a list") {
+        assert_eq!(fault["effective"], true, "{summary:#}");
+    }
+}
+
 /// Five moments from the start to the fault and after it.
 #[test]
 fn nothing_remains_of_a_lab_whose_program_is_killed() {

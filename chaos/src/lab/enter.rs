@@ -64,11 +64,11 @@ fn enter_as(
     let doing = |what| move |source: std::io::Error| Error::Lab { what, problem: source };
     // From here on the user's signals are for the program inside, which knows how to end well.
     let signals = take_signals().map_err(doing("take signals"))?;
-    make_user_namespace()?;
+    take_the_right()?;
     // Before the pid namespace: the server is not to be in it.
     let disks = with_disks.then(DiskServer::start).transpose();
     let mut disks = disks.map_err(doing("start the server of its disks"))?;
-    make_pid_namespace()?;
+    unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| refused(errno.into()))?;
     let (orders_end, mut control) = pipe_with(PipeFlags::CLOEXEC)
         .map(|(read, write)| (read, fs::File::from(write)))
         .map_err(|errno| doing("make a pipe")(errno.into()))?;
@@ -118,8 +118,8 @@ impl Drop for DiskServer {
     }
 }
 
-/// A user namespace, where this process lacks the right to make others.
-fn make_user_namespace() -> Result<(), Error> {
+/// A user namespace, where this process may not make the other kinds as it is.
+pub(crate) fn take_the_right() -> Result<(), Error> {
     if permission::is_privileged() {
         return Ok(());
     }
@@ -130,11 +130,6 @@ fn make_user_namespace() -> Result<(), Error> {
     map("setgroups", "deny".into())?;
     map("uid_map", format!("0 {uid} 1"))?;
     map("gid_map", format!("0 {gid} 1"))
-}
-
-/// A pid namespace for its children.
-fn make_pid_namespace() -> Result<(), Error> {
-    unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| refused(errno.into()))
 }
 
 fn refused(source: std::io::Error) -> Error {

@@ -7,7 +7,7 @@ use crate::Error;
 
 /// One of the programs of iproute2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tool {
+pub(crate) enum Tool {
     Ip,
     Tc,
 }
@@ -38,7 +38,7 @@ impl Tool {
 
     /// Carries out `lines` in order, in the network of the calling thread; ends at the first that
     /// fails, and tells it.
-    pub(super) fn batch(self, lines: &[String]) -> Result<(), Error> {
+    pub(crate) fn batch(self, lines: &[String]) -> Result<(), Error> {
         self.run(&["-batch", "-"], lines)
     }
 

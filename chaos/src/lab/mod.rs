@@ -19,11 +19,13 @@
 
 pub mod disks;
 mod enter;
+mod flows;
 mod init;
 mod inside;
 mod iproute;
 mod join;
 mod layout;
+pub(crate) mod ledger;
 pub mod links;
 mod passport;
 mod permission;
@@ -32,10 +34,17 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 pub use enter::{enter, enter_with_disks};
+pub use flows::Flow;
 pub use inside::{Host, Lab};
 pub use join::join;
 pub use layout::{HostAddress, Layout};
 pub use passport::Passport;
+
+// For those who try what a host can do.
+pub(crate) use enter::take_the_right;
+pub(crate) use flows::dump as dump_flows;
+pub(crate) use iproute::Tool;
+pub(crate) use links::switch::try_tun;
 
 /// What the first argument of a lab's own processes is.
 const INIT: &str = "lab-init";
@@ -53,6 +62,7 @@ pub fn role() -> Option<ExitCode> {
         INIT => init::work(arguments),
         SWITCH => links::switch::process::work(),
         DISKS => disks::server::work(),
+        crate::abilities::PROBE => crate::abilities::work(),
         _ => return None,
     };
     Some(worked.unwrap_or_else(|error| {
@@ -63,7 +73,7 @@ pub fn role() -> Option<ExitCode> {
 
 /// This program, to be started again. By its open file, which is the same also after a newer build
 /// took its name.
-fn this_program() -> Command {
+pub(crate) fn this_program() -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0(std::env::args_os().next().unwrap_or_default());
     command

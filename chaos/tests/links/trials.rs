@@ -22,6 +22,7 @@ pub(crate) const ALL: &[(&str, Body)] = &[
     ("a_delay_of_10_ms", |stage| a_delay(stage, 10.0)),
     ("a_delay_of_50_ms", |stage| a_delay(stage, 50.0)),
     ("a_delay_of_200_ms", |stage| a_delay(stage, 200.0)),
+    ("delays_of_both_directions_add_up", delays_add_up),
     ("conditions_are_of_one_direction", conditions_are_of_one_direction),
     ("normal_jitter_is_as_wide_as_asked", |stage| jitter(stage, Spread::Normal, 1.349)),
     ("uniform_jitter_is_as_wide_as_asked", |stage| jitter(stage, Spread::Uniform, 1.0)),
@@ -38,6 +39,13 @@ pub(crate) const ALL: &[(&str, Body)] = &[
     ("every_partition_cuts_its_directions_and_no_other", every_partition),
     ("a_flapping_link_comes_and_goes", a_flapping_link_comes_and_goes),
     ("what_is_refused_changes_nothing", what_is_refused_changes_nothing),
+];
+
+/// Bugs that can be planted in the switch, each with the trial that must catch it.
+pub(crate) const PLANTED: &[(&str, &str)] = &[
+    ("switch-ignores-loss", "loss_of_10_percent"),
+    ("switch-delays-one-direction", "delays_of_both_directions_add_up"),
+    ("switch-reorders", "jitter_keeps_tcp_in_order"),
 ];
 
 /// Figures, and not checks.
@@ -119,6 +127,17 @@ fn a_delay(stage: &Stage, ms: f64) {
     let measured = least(most, || ping(n1, n2, 41, 20.0).median_ms());
     println!("asked for {ms} ms, p50 {measured:.3} ms");
     assert_about(measured, ms);
+}
+
+fn delays_add_up(stage: &Stage) {
+    stage.set(delayed(5.0));
+    let back = Direction { from: "n2".into(), to: "n1".into() };
+    stage.network().set(&[(back.clone(), delayed(20.0))]).expect("set");
+    let (n1, n2) = stage.ends();
+    let measured = least(25.5, || ping(n1, n2, 21, 30.0).median_ms());
+    stage.network().set(&[(back, delayed(0.0))]).expect("set");
+    println!("asked for 5 ms and 20 ms, p50 {measured:.3} ms");
+    assert_about(measured, 25.0);
 }
 
 fn conditions_are_of_one_direction(stage: &Stage) {
@@ -278,7 +297,8 @@ fn a_flapping_link_comes_and_goes(stage: &Stage) {
     let whole = reaching(&stage.lab);
     let partition = Partition::Halves(vec!["n1".into()]);
     let time = Duration::from_millis(700);
-    let flapping = Flapping::start(stage.network.clone(), partition, time, time).expect("cut");
+    let cuts = partition.cuts(stage.network().hosts()).expect("known hosts");
+    let flapping = Flapping::start(stage.network.clone(), cuts, time, time).expect("cut");
     let mut seen = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(30);
     while seen.len() < 4 {

@@ -13,6 +13,8 @@ use api::etcdserverpb::{
 };
 use api::mvccpb::KeyValue;
 use bytes::Bytes;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::etcd::host_and_port;
@@ -44,6 +46,32 @@ pub async fn channel(endpoint: &str, timeout: Duration) -> Result<Channel, LoadE
 pub async fn status(endpoint: &str, timeout: Duration) -> Result<StatusResponse, LoadError> {
     let mut client = MaintenanceClient::new(channel(endpoint, timeout).await?);
     let answer = client.status(StatusRequest {}).await;
+    answer.map(tonic::Response::into_inner).map_err(failed("status", endpoint))
+}
+
+/// The same over a connection to it that is there already, and is used up.
+pub async fn status_over(
+    stream: TcpStream,
+    endpoint: &str,
+    timeout: Duration,
+) -> Result<StatusResponse, LoadError> {
+    let address = host_and_port(endpoint)?;
+    let unreachable = |error: tonic::transport::Error| LoadError::Unreachable {
+        endpoint: address.clone(),
+        problem: innermost(&error),
+    };
+    let mut stream = Some(TokioIo::new(stream));
+    let once = tower::service_fn(move |_: http::Uri| {
+        let stream = stream.take().ok_or_else(|| std::io::Error::other("the connection ended"));
+        std::future::ready(stream)
+    });
+    let channel = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(unreachable)?
+        .timeout(timeout)
+        .connect_with_connector(once)
+        .await
+        .map_err(unreachable)?;
+    let answer = MaintenanceClient::new(channel).status(StatusRequest {}).await;
     answer.map(tonic::Response::into_inner).map_err(failed("status", endpoint))
 }
 

@@ -6,6 +6,7 @@
 
 mod check;
 mod compare;
+mod doctor;
 mod lab;
 mod load;
 mod members;
@@ -65,6 +66,8 @@ enum Command {
     Check(check::Args),
     /// Show two runs side by side
     Compare(compare::Args),
+    /// Say what works on this host, what each missing thing costs, and what runs left behind
+    Doctor(doctor::Args),
     /// List the embedded profiles, or print one
     Profiles(profiles::Args),
 }
@@ -84,6 +87,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Report(args) => report::run(args),
         Command::Check(args) => check::run(args),
         Command::Compare(args) => compare::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Profiles(args) => profiles::run(args),
     }
 }

@@ -14,9 +14,11 @@ use chaos::{Restarter, Victim};
 use loadgen::clock::RunClock;
 
 use super::disks::LaidDisks;
+use super::door::Door;
+use super::lab::LaidLab;
 use super::place::{Place, Site};
 use super::process::{Node, log_tail};
-use super::status::{self, View};
+use super::status::{self, Asked, View};
 use super::targets::bench_node::BenchNode;
 use super::targets::etcd::Etcd;
 use super::targets::{Launcher, Member, Role, external};
@@ -151,20 +153,26 @@ impl Cluster {
         self.own.as_ref()
     }
 
-    /// Names and client addresses, without those in `except`.
-    pub(super) fn addresses(&self, except: &[String]) -> Vec<(String, String)> {
+    /// The members as they are asked for Status, without those in `except`.
+    pub(super) fn asked(&self, except: &[String]) -> Vec<Asked> {
         let asked = self.nodes.iter().filter(|node| !except.contains(&node.name));
-        asked.map(|node| (node.name.clone(), node.client.clone())).collect()
+        asked
+            .map(|node| Asked {
+                node: node.name.clone(),
+                client: node.client.clone(),
+                door: self.door(&node.name),
+            })
+            .collect()
     }
 
     /// Status of all members.
     pub(super) async fn view(&self, clock: &RunClock) -> View {
-        status::view(&self.addresses(&[]), clock, self.patience(STATUS_TIMEOUT)).await
+        status::view(&self.asked(&[]), clock, STATUS_TIMEOUT).await
     }
 
-    /// `least`, and what the network adds to how long a call takes.
-    pub(super) fn patience(&self, least: Duration) -> Duration {
-        least + self.own.as_ref().map_or(Duration::ZERO, |own| own.place.patience())
+    /// The way to `node` for those who observe.
+    pub(super) fn door(&self, node: &str) -> Door {
+        self.own.as_ref().map_or(Door::Here, |own| own.place.door(node))
     }
 
     /// Its nodes are on hosts of a lab: who is not, does not reach them.
@@ -281,6 +289,11 @@ impl Own {
     /// The emulated disks under the nodes, where there are any.
     pub(super) fn disks(&self) -> Option<&LaidDisks> {
         self.place.disks()
+    }
+
+    /// The lab that it runs in, if it does.
+    pub(super) fn lab(&self) -> Option<&LaidLab> {
+        self.place.lab()
     }
 
     /// A handle on the running process of `node`.

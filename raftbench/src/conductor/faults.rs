@@ -4,6 +4,8 @@
 //! Invariant: every fault of the plan ends in one record, also one that could not be applied: it
 //! is then not effective, and its proof says why.
 
+mod link;
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -42,9 +44,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// How long a fault waits for a leader that it needs.
 const LEADER_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long a peer may take to say what it sees, where the network adds nothing.
-const PEER_PATIENCE: Duration = Duration::from_millis(300);
 
 /// How long victims may take to catch up.
 const RECOVERY_DEADLINE: Duration = Duration::from_secs(30);
@@ -108,7 +107,7 @@ pub(super) async fn walk(
         Err(why) => {
             record.effective = false;
             record.proof = join(&record.proof, &format!("{why:#}"));
-            stage.release(&record.victims);
+            stage.release(plan.kind, &record.victims);
             Vec::new()
         }
     };
@@ -138,7 +137,7 @@ async fn strike(
     if plan.kind == FaultKind::Transfer {
         transfer::hand_over(stage, &view, record).await?;
         record.healed_ns = Some(stage.clock.now_ns());
-        stage.release(&record.victims);
+        stage.release(plan.kind, &record.victims);
         record.recovered_ns = stage.recovered(&record.victims).await;
         return Ok(Vec::new());
     }
@@ -152,8 +151,8 @@ async fn strike(
     let Some(holds) = plan.kind.holds() else { return Ok(Vec::new()) };
     let heal_at = stage.clock.instant_at(record.injected_ns) + holds;
     tokio::time::sleep_until(heal_at.into()).await;
-    let inside = stage.clone();
-    let Undone { held, seen, problems } = on_thread(move || inside.heal(applied)).await??;
+    let (inside, kind) = (stage.clone(), plan.kind);
+    let Undone { held, seen, problems } = on_thread(move || inside.heal(applied, kind)).await??;
     record.effective &= held;
     record.proof = join(&record.proof, &seen);
     if !problems.is_empty() {
@@ -161,7 +160,7 @@ async fn strike(
         return Ok(problems);
     }
     record.healed_ns = Some(stage.clock.now_ns());
-    stage.release(&record.victims);
+    stage.release(plan.kind, &record.victims);
     record.recovered_ns = stage.recovered(&record.victims).await;
     Ok(Vec::new())
 }
@@ -187,7 +186,7 @@ async fn bite(
         Instant::now() + (stage.election_timeout * VERIFY_TIMEOUTS).max(VERIFY_AT_LEAST)
     });
     let gone_by = exit_patience(kind).map(|patience| verify_until.max(Instant::now() + patience));
-    let mut peers = stage.peers(&record.victims, view, holds, injected_ns);
+    let mut peers = stage.peers(&record.victims, view, kind, injected_ns);
     let (findings, back) = on_thread(move || {
         let look = |(fault, _): &mut (Box<dyn Fault>, Noted)| {
             let mut until = verify_until;
@@ -220,6 +219,8 @@ fn exit_patience(kind: FaultKind) -> Option<Duration> {
             Some(KILL_PATIENCE)
         }
         FaultKind::Pause { .. }
+        | FaultKind::Partition(_)
+        | FaultKind::Link(_)
         | FaultKind::Disk(_)
         | FaultKind::Transfer
         | FaultKind::Replace { .. } => None,
@@ -262,11 +263,14 @@ impl Stage {
         let leader = view.leader().map(|leader| leader.node.as_str());
         let field = Field { members: &members, leader, held: &held };
         let victims = choose(&plan.target, &field, random)?;
-        held.extend(victims.iter().cloned());
+        if plan.kind.takes_out() {
+            held.extend(victims.iter().cloned());
+        }
         Ok(victims)
     }
 
-    /// Notes and applies `kind` to every victim; the time is from just before the first signal.
+    /// Notes and applies `kind` to every victim, or to their links; the time is from just before
+    /// the first signal.
     fn inject(
         &self,
         id: &str,
@@ -275,19 +279,13 @@ impl Stage {
     ) -> anyhow::Result<(i64, Applied)> {
         let own = self.own()?;
         let mut ready = Vec::new();
-        for name in victims {
-            let victim = own.victim(name).ok_or_else(|| anyhow!("{name} is not ours"))?;
-            let mut fault = fault(own, kind, victim, seed_of(self.seed, id, name))?;
+        let seed = |name: &str| seed_of(self.seed, id, name);
+        for mut fault in faults(own, kind, victims, &seed)? {
             fault.available()?;
             let noted = self.journal.note(id, fault.victim(), fault.undo())?;
             ready.push((fault, noted));
         }
-        let ends = match kind {
-            FaultKind::Kill { .. } | FaultKind::Terminate { .. } => true,
-            FaultKind::Pause { .. } | FaultKind::Transfer | FaultKind::Replace { .. } => false,
-            FaultKind::Disk(fault) => fault.kind.may_end(),
-        };
-        victims.iter().filter(|_| ends).for_each(|name| own.expect_down(name, true));
+        victims.iter().filter(|_| kind.ends()).for_each(|name| own.expect_down(name, true));
         let injected_ns = self.clock.now_ns();
         for (fault, noted) in &mut ready {
             // A refused signal shows in what is verified; those already struck must be healed.
@@ -299,7 +297,7 @@ impl Stage {
     }
 
     /// Undoes every fault; one that cannot be undone keeps no other from it.
-    fn heal(&self, applied: Applied) -> anyhow::Result<Undone> {
+    fn heal(&self, applied: Applied, kind: FaultKind) -> anyhow::Result<Undone> {
         let own = self.own()?;
         let (mut held, mut seen, mut problems) = (true, Vec::new(), Vec::new());
         for (mut fault, noted) in applied {
@@ -310,7 +308,9 @@ impl Stage {
                     continue;
                 }
             };
-            own.expect_down(healed.victim.name(), false);
+            if kind.ends() {
+                own.expect_down(healed.victim.name(), false);
+            }
             held &= healed.held;
             seen.push(healed.seen);
             if let Err(error) = self.journal.done(noted) {
@@ -332,26 +332,25 @@ impl Stage {
         None
     }
 
-    fn peers(
-        &self,
-        victims: &[String],
-        view: &View,
-        holds: Option<Duration>,
-        injected_ns: i64,
-    ) -> Peers {
+    fn peers(&self, victims: &[String], view: &View, kind: FaultKind, injected_ns: i64) -> Peers {
+        let excused = match kind {
+            FaultKind::Link(_) => true,
+            FaultKind::Partition(plan) => !plan.deposes(victims.len(), self.cluster.nodes().len()),
+            _ => false,
+        };
         let mut struck = self.lock_held().clone();
         struck.extend(victims.iter().cloned());
         Peers {
-            peers: self.cluster.addresses(&struck),
+            peers: self.cluster.asked(&struck),
             victims: victims.to_vec(),
             leader: view.leader().map(|leader| (leader.node.clone(), leader.member_id)),
             term: view.term().unwrap_or(0),
             clock: self.clock,
             runtime: Handle::current(),
             election_timeout: self.election_timeout,
-            holds,
+            holds: kind.holds(),
             injected_ns,
-            patience: self.cluster.patience(PEER_PATIENCE),
+            excused: excused.then(|| "it takes no leadership away".to_owned()),
         }
     }
 
@@ -364,8 +363,10 @@ impl Stage {
         self.cluster.own().ok_or_else(|| anyhow!("the cluster is not ours to break"))
     }
 
-    pub(super) fn release(&self, victims: &[String]) {
-        self.lock_held().retain(|node| !victims.contains(node));
+    pub(super) fn release(&self, kind: FaultKind, victims: &[String]) {
+        if kind.takes_out() {
+            self.lock_held().retain(|node| !victims.contains(node));
+        }
     }
 
     fn lock_held(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
@@ -379,15 +380,32 @@ fn seed_of(seed: u64, fault: &str, victim: &str) -> u64 {
     letters.fold(seed, |seed, letter| seed.rotate_left(7) ^ u64::from(letter))
 }
 
-fn fault(own: &Own, kind: FaultKind, victim: Victim, seed: u64) -> anyhow::Result<Box<dyn Fault>> {
+/// What `kind` comes to: a fault for each victim, or one for the links of all.
+fn faults(
+    own: &Own,
+    kind: FaultKind,
+    victims: &[String],
+    seed: &dyn Fn(&str) -> u64,
+) -> anyhow::Result<Vec<Box<dyn Fault>>> {
+    let hold = |name: &String| own.victim(name).ok_or_else(|| anyhow!("{name} is not ours"));
+    let victims: Vec<Victim> = victims.iter().map(hold).collect::<anyhow::Result<_>>()?;
+    let each = |fault: fn(Victim) -> Box<dyn Fault>| victims.iter().cloned().map(fault).collect();
     Ok(match kind {
-        FaultKind::Kill { .. } => Box::new(End::kill(victim)),
-        FaultKind::Terminate { .. } => Box::new(End::terminate(victim)),
-        FaultKind::Pause { .. } => Box::new(Pause::of(victim)),
+        FaultKind::Kill { .. } => each(|victim| Box::new(End::kill(victim))),
+        FaultKind::Terminate { .. } => each(|victim| Box::new(End::terminate(victim))),
+        FaultKind::Pause { .. } => each(|victim| Box::new(Pause::of(victim))),
+        FaultKind::Partition(plan) => vec![link::cut(own, &plan, victims)?],
+        FaultKind::Link(plan) => vec![link::impair(own, &plan, victims)?],
+        FaultKind::Disk(fault) => victims
+            .into_iter()
+            .map(|victim| {
+                let seed = seed(victim.name());
+                disk_fault(own, fault.kind, victim, seed)
+            })
+            .collect::<anyhow::Result<_>>()?,
         FaultKind::Transfer | FaultKind::Replace { .. } => {
-            bail!("{} is not done to one process alone", kind.name())
+            bail!("{} is not done to processes alone", kind.name())
         }
-        FaultKind::Disk(fault) => disk_fault(own, fault.kind, victim, seed)?,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use chaos::lab::links::{self, Network};
@@ -37,7 +37,7 @@ pub fn run_inside(network: &NetworkPlan, with_disks: bool) -> anyhow::Result<Opt
 /// The lab around this process, with its links laid.
 pub struct LaidLab {
     lab: Lab,
-    network: Mutex<Network>,
+    network: Arc<Mutex<Network>>,
     plan: NetworkPlan,
     folder: RunFolder,
     disks: Option<LaidDisks>,
@@ -53,7 +53,7 @@ impl LaidLab {
         let mut network = Network::new(links, names);
         network.set(&plan.conditions)?;
         lab.passport().write(&folder.file(PASSPORT))?;
-        let (network, plan, folder) = (Mutex::new(network), plan.clone(), folder.clone());
+        let (network, plan, folder) = (Arc::new(Mutex::new(network)), plan.clone(), folder.clone());
         Ok(Self { lab, network, plan, folder, disks: None })
     }
 
@@ -78,6 +78,11 @@ impl LaidLab {
 
     pub(super) fn plan(&self) -> &NetworkPlan {
         &self.plan
+    }
+
+    /// For faults, which look after its links on threads of their own.
+    pub(super) fn shared_network(&self) -> Arc<Mutex<Network>> {
+        self.network.clone()
     }
 
     pub(super) fn network(&self) -> std::sync::MutexGuard<'_, Network> {

@@ -8,6 +8,7 @@ mod choose;
 mod cluster;
 mod disk;
 mod disks;
+mod door;
 mod events;
 mod faults;
 mod interrupt;

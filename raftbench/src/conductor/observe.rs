@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use loadgen::clock::RunClock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::cluster::{Cluster, STATUS_TIMEOUT};
+use super::door::Door;
 use super::prometheus::{self, Scrape};
-use super::status;
+use super::status::Asked;
 use crate::evidence::{MetricSample, NodeStatus, ProcessSample};
 
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
@@ -52,7 +52,7 @@ pub(super) async fn look(
     leader: &mut Option<String>,
 ) -> Vec<MetricSample> {
     let watched = watched(cluster);
-    let led_by = watched.iter().find(|node| Some(&node.name) == leader.as_ref());
+    let led_by = watched.iter().find(|node| Some(&node.asked.node) == leader.as_ref());
     let mut samples = Vec::new();
     if let Some(node) = led_by
         && let Some(status) = node.status(clock).await
@@ -60,7 +60,10 @@ pub(super) async fn look(
         samples.push(node.sample(status.answered_ns, Some(status)));
     }
     let mut looks = JoinSet::new();
-    for node in watched.iter().filter(|node| led_by.is_none_or(|led_by| led_by.name != node.name)) {
+    for node in watched
+        .iter()
+        .filter(|node| led_by.is_none_or(|led_by| led_by.asked.node != node.asked.node))
+    {
         let (node, clock) = (node.clone(), *clock);
         looks.spawn(async move { node.look(&clock).await });
     }
@@ -81,30 +84,25 @@ pub(super) async fn look(
 /// A node as it is watched.
 #[derive(Clone)]
 struct Watched {
-    name: String,
-    client: String,
+    asked: Asked,
     metrics: String,
     /// Its process, if it is ours, and the count of its starts.
     process: Option<i32>,
     start: u32,
-    /// What the network adds to how long an answer takes.
-    patience: Duration,
 }
 
 fn watched(cluster: &Cluster) -> Vec<Watched> {
     let own = cluster.own();
     let starts = own.map(|own| own.starts()).unwrap_or_default();
-    let watched = cluster.nodes().iter().map(|node| {
-        let started = starts.iter().find(|(name, _, _)| *name == node.name);
-        let member = own.and_then(|own| own.members.iter().find(|m| m.name == node.name));
+    let watched = cluster.asked(&[]).into_iter().map(|asked| {
+        let started = starts.iter().find(|(name, _, _)| *name == asked.node);
+        let member = own.and_then(|own| own.members.iter().find(|m| m.name == asked.node));
         Watched {
-            name: node.name.clone(),
-            client: node.client.clone(),
             // etcd serves its metrics on the client address too, unless told otherwise.
-            metrics: member.map_or(&node.client, |member| &member.metrics).clone(),
+            metrics: member.map_or(&asked.client, |member| &member.metrics).clone(),
             process: started.map(|(_, pid, _)| *pid),
             start: started.map_or(1, |(_, _, start)| *start),
-            patience: cluster.patience(Duration::ZERO),
+            asked,
         }
     });
     watched.collect()
@@ -112,14 +110,12 @@ fn watched(cluster: &Cluster) -> Vec<Watched> {
 
 impl Watched {
     async fn status(&self, clock: &RunClock) -> Option<NodeStatus> {
-        let timeout = STATUS_TIMEOUT + self.patience;
-        let answer = status::ask(&self.name, &self.client, clock, timeout).await;
-        answer.ok().map(|answer| answer.status)
+        self.asked.ask(clock, STATUS_TIMEOUT).await.ok().map(|answer| answer.status)
     }
 
     async fn look(&self, clock: &RunClock) -> MetricSample {
-        let timeout = SCRAPE_TIMEOUT + self.patience;
-        let (status, scrape) = tokio::join!(self.status(clock), scrape(&self.metrics, timeout));
+        let (status, scrape) =
+            tokio::join!(self.status(clock), scrape(&self.asked.door, &self.metrics));
         let mut sample = self.sample(clock.now_ns(), status);
         let scrape = scrape.unwrap_or_default();
         (sample.values, sample.histograms) = (scrape.values, scrape.histograms);
@@ -128,15 +124,15 @@ impl Watched {
     }
 
     fn sample(&self, t_ns: i64, status: Option<NodeStatus>) -> MetricSample {
-        let (node, start) = (self.name.clone(), self.start);
+        let (node, start) = (self.asked.node.clone(), self.start);
         MetricSample { t_ns, node, start, status, ..MetricSample::default() }
     }
 }
 
 /// `/metrics` of `address`, or nothing where it is not served.
-async fn scrape(address: &str, timeout: Duration) -> Option<Scrape> {
+async fn scrape(door: &Door, address: &str) -> Option<Scrape> {
     let get = async {
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = door.connect(address).await?;
         // HTTP/1.0: the answer ends with the connection, and comes in one piece.
         let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
@@ -144,7 +140,7 @@ async fn scrape(address: &str, timeout: Duration) -> Option<Scrape> {
         stream.take(MAX_SCRAPE_BYTES).read_to_string(&mut answer).await?;
         std::io::Result::Ok(answer)
     };
-    let answer = tokio::time::timeout(timeout, get).await.ok()?.ok()?;
+    let answer = tokio::time::timeout(SCRAPE_TIMEOUT, get).await.ok()?.ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     head.split(' ').nth(1).filter(|status| *status == "200")?;
     Some(prometheus::parse(body))

@@ -6,12 +6,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command};
-use std::time::Duration;
 
 use anyhow::Context;
 use chaos::Victim;
 
 use super::disks::LaidDisks;
+use super::door::Door;
 use super::lab::LaidLab;
 use super::ports::{self, HeldPort};
 use super::round_trips;
@@ -104,15 +104,19 @@ impl Place {
         })
     }
 
-    /// What must be added to how long a call may take: a call connects, greets and asks, so it
-    /// takes some round trips.
-    pub(super) fn patience(&self) -> Duration {
-        const ROUND_TRIPS: f64 = 6.0;
+    /// The way to `node` for those who observe.
+    pub(super) fn door(&self, node: &str) -> Door {
         match self {
-            Place::Loopback => Duration::ZERO,
-            Place::Lab(lab) => {
-                Duration::from_secs_f64(ROUND_TRIPS * lab.plan().longest_round_trip_ms() / 1e3)
-            }
+            Place::Loopback => Door::Here,
+            Place::Lab(lab) => lab.host(node).map_or(Door::Here, |host| Door::Of(host.clone())),
+        }
+    }
+
+    /// The lab, if it is one.
+    pub(super) fn lab(&self) -> Option<&LaidLab> {
+        match self {
+            Place::Loopback => None,
+            Place::Lab(lab) => Some(lab),
         }
     }
 

@@ -17,6 +17,7 @@ use loadgen::target::admin;
 use super::faults::{Applied, Stage, on_thread};
 use super::status::View;
 use crate::evidence::FaultRecord;
+use crate::plan::FaultKind;
 
 /// One call may take this long.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,8 +39,8 @@ pub(super) async fn replace(
     let before = view.of(&victim).with_context(|| format!("{victim} had given no status"))?;
     let old_id = before.member_id;
     let peer = own.peer(&victim).with_context(|| format!("{victim} has no address"))?.to_owned();
-    let others: Vec<String> =
-        stage.cluster.addresses(&record.victims).into_iter().map(|(_, client)| client).collect();
+    let others = stage.cluster.nodes().iter().filter(|node| node.name != victim);
+    let others: Vec<String> = others.map(|node| node.client.clone()).collect();
 
     until_done(&others, |other| async move {
         match admin::member_remove(&other, old_id, CALL_TIMEOUT).await {
@@ -80,7 +81,7 @@ pub(super) async fn replace(
          member {new_id:x} added {added_s:.2} s after the kill, started as pid {pid}",
         record.proof
     );
-    stage.release(&record.victims);
+    stage.release(FaultKind::Replace { rejoin_after }, &record.victims);
     record.recovered_ns = stage.recovered(&record.victims).await;
     Ok(match record.recovered_ns {
         Some(_) => Vec::new(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use loadgen::clock::RunClock;
 use loadgen::target::admin;
 
+use super::door::Door;
 use crate::evidence::NodeStatus;
 
 /// A node's answer.
@@ -44,38 +45,49 @@ impl View {
     }
 }
 
-/// Asks one node.
-pub(super) async fn ask(
-    node: &str,
-    client: &str,
-    clock: &RunClock,
-    timeout: Duration,
-) -> Result<Answer, String> {
-    let asked_ns = clock.now_ns();
-    // The limit is on the whole: connecting to a stopped process succeeds, and then nothing comes.
-    let answer = match tokio::time::timeout(timeout, admin::status(client, timeout)).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(format!("{node} ({client}) gave no status in {timeout:?}")),
-    };
-    let member_id = answer.header.map_or(0, |header| header.member_id);
-    let status = NodeStatus {
-        asked_ns,
-        answered_ns: clock.now_ns(),
-        term: answer.raft_term,
-        is_leader: answer.leader != 0 && answer.leader == member_id,
-        index: answer.raft_index,
-        applied_index: answer.raft_applied_index,
-    };
-    Ok(Answer { node: node.to_owned(), member_id, leader_id: answer.leader, status })
+/// A node as it is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) node: String,
+    /// Where it answers clients.
+    pub(super) client: String,
+    pub(super) door: Door,
 }
 
-/// Asks all of `nodes` (name, client address) at once.
-pub(super) async fn view(nodes: &[(String, String)], clock: &RunClock, timeout: Duration) -> View {
+impl Asked {
+    /// Asks it.
+    pub(super) async fn ask(&self, clock: &RunClock, timeout: Duration) -> Result<Answer, String> {
+        let Self { node, client, door } = self;
+        let asked_ns = clock.now_ns();
+        let call = async {
+            let stream = door.connect(client).await.map_err(|error| error.to_string())?;
+            admin::status_over(stream, client, timeout).await.map_err(|error| error.to_string())
+        };
+        // The limit is on the whole: connecting to a stopped process succeeds, and then nothing
+        // comes.
+        let answer = match tokio::time::timeout(timeout, call).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(format!("{node} ({client}) gave no status in {timeout:?}")),
+        };
+        let member_id = answer.header.map_or(0, |header| header.member_id);
+        let status = NodeStatus {
+            asked_ns,
+            answered_ns: clock.now_ns(),
+            term: answer.raft_term,
+            is_leader: answer.leader != 0 && answer.leader == member_id,
+            index: answer.raft_index,
+            applied_index: answer.raft_applied_index,
+        };
+        Ok(Answer { node: node.clone(), member_id, leader_id: answer.leader, status })
+    }
+}
+
+/// Asks all of `nodes` at once.
+pub(super) async fn view(nodes: &[Asked], clock: &RunClock, timeout: Duration) -> View {
     let mut calls = tokio::task::JoinSet::new();
-    for (name, client) in nodes {
-        let (name, client, clock) = (name.clone(), client.clone(), *clock);
-        calls.spawn(async move { ask(&name, &client, &clock, timeout).await });
+    for asked in nodes {
+        let (asked, clock) = (asked.clone(), *clock);
+        calls.spawn(async move { asked.ask(&clock, timeout).await });
     }
     let mut answers: Vec<_> =
         calls.join_all().await.into_iter().filter_map(|answer| answer.ok()).collect();

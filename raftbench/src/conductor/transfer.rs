@@ -27,9 +27,8 @@ pub(super) async fn hand_over(
         bail!("{successor} led already");
     }
     let to = view.of(successor).with_context(|| format!("{successor} gave no status"))?.member_id;
-    let addresses = stage.cluster.addresses(&[]);
-    let client = addresses.iter().find(|(name, _)| *name == leader.node).map(|(_, client)| client);
-    let client = client.with_context(|| format!("{} has no address", leader.node))?;
+    let node = stage.cluster.nodes().iter().find(|node| node.name == leader.node);
+    let client = &node.with_context(|| format!("{} has no address", leader.node))?.client;
     let channel = admin::channel(client, CALL_PATIENCE).await?;
 
     let asked = Instant::now();

@@ -6,15 +6,17 @@ use chaos::{Testimony, Witness};
 use loadgen::clock::RunClock;
 use tokio::runtime::Handle;
 
-use super::status::{self, View};
+use super::status::{self, Asked, View};
 
 /// A fault that holds for fewer election timeouts than this need not move the leadership.
 const NOTICEABLE_TIMEOUTS: u32 = 3;
 
+/// How long a peer may take to say what it sees.
+const PEER_PATIENCE: Duration = Duration::from_millis(300);
+
 /// The nodes that a fault leaves alone.
 pub(super) struct Peers {
-    /// Name and client address.
-    pub(super) peers: Vec<(String, String)>,
+    pub(super) peers: Vec<Asked>,
     pub(super) victims: Vec<String>,
     /// Before the fault.
     pub(super) leader: Option<(String, u64)>,
@@ -25,12 +27,15 @@ pub(super) struct Peers {
     /// How long the fault holds.
     pub(super) holds: Option<Duration>,
     pub(super) injected_ns: i64,
-    /// How long a peer may take to say what it sees.
-    pub(super) patience: Duration,
+    /// Why they need notice nothing, where the fault is of such a kind.
+    pub(super) excused: Option<String>,
 }
 
 impl Witness for Peers {
     fn ask(&mut self) -> Testimony {
+        if let Some(why) = &self.excused {
+            return Testimony::NotAsked(why.clone());
+        }
         let Some((leader, leader_id)) = &self.leader else {
             return Testimony::NotAsked("no node led when it began".into());
         };
@@ -48,7 +53,7 @@ impl Witness for Peers {
                 "it was to hold for {holds} ms only, at an election timeout of {timeout} ms"
             ));
         }
-        let view = self.runtime.block_on(status::view(&self.peers, &self.clock, self.patience));
+        let view = self.runtime.block_on(status::view(&self.peers, &self.clock, PEER_PATIENCE));
         self.read(&view, leader, *leader_id)
     }
 }

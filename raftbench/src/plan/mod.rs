@@ -5,6 +5,7 @@
 //! profile's text again.
 
 mod disk;
+mod link_fault;
 mod network;
 mod resolved;
 mod timeline;
@@ -17,6 +18,8 @@ use loadgen::spec::LoadSpec;
 use toml::Table;
 
 pub use disk::{DiskFaultKind, DiskFaultPlan, DiskPlan};
+pub(crate) use link_fault::check_over;
+pub use link_fault::{LinkPlan, PartitionPlan, Shape};
 pub use network::NetworkPlan;
 
 /// The dashboard's five metrics, as `[expect] required` and the thresholds name them.
@@ -101,7 +104,7 @@ pub struct FaultPlan {
     pub at: Duration,
 }
 
-/// What is done, to a process, to its disk, or with the cluster's own means.
+/// What is done, to a process, its disk or its links, or with the cluster's own means.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FaultKind {
     /// SIGKILL; started again after `restart_after`, or left down until the end of the run.
@@ -129,6 +132,10 @@ pub enum FaultKind {
     },
     /// A fault of its disk.
     Disk(DiskFaultPlan),
+    /// Links are cut.
+    Partition(PartitionPlan),
+    /// Links get worse.
+    Link(LinkPlan),
 }
 
 /// Whom a fault strikes.
@@ -244,6 +251,8 @@ impl FaultKind {
             FaultKind::Transfer => "transfer",
             FaultKind::Replace { .. } => "replace",
             FaultKind::Disk(fault) => fault.kind.name(),
+            FaultKind::Partition(_) => "partition",
+            FaultKind::Link(_) => "link",
         }
     }
 
@@ -257,6 +266,26 @@ impl FaultKind {
             FaultKind::Transfer => Some(Duration::ZERO),
             FaultKind::Replace { rejoin_after } => Some(rejoin_after),
             FaultKind::Disk(fault) => fault.holds,
+            FaultKind::Partition(partition) => Some(partition.heal_after),
+            FaultKind::Link(link) => Some(link.heal_after),
+        }
+    }
+
+    /// Its victims are no part of the quorum while it holds.
+    pub fn takes_out(&self) -> bool {
+        match self {
+            FaultKind::Partition(partition) => partition.takes_out(),
+            FaultKind::Link(_) => false,
+            _ => true,
+        }
+    }
+
+    /// It ends its victims' processes.
+    pub fn ends(&self) -> bool {
+        match self {
+            FaultKind::Kill { .. } | FaultKind::Terminate { .. } => true,
+            FaultKind::Disk(fault) => fault.kind.may_end(),
+            _ => false,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use loadgen::spec::{Arrivals, Consistency, KeyDistribution};
 use toml::{Table, Value};
 
-use super::{FaultKind, FaultPlan, FaultTarget, Plan, Target};
+use super::{FaultKind, FaultPlan, FaultTarget, Plan, Shape, Target};
 
 impl Plan {
     /// The profile as resolved: every value stated, every flag in it.
@@ -169,6 +169,17 @@ impl FaultPlan {
             FaultKind::Kill { .. } | FaultKind::Terminate { .. } => Some("restart_after_s"),
             FaultKind::Replace { .. } => Some("rejoin_after_s"),
             FaultKind::Transfer => None,
+            FaultKind::Partition(partition) => {
+                partition.fill(&mut out);
+                if partition.shape == Shape::Ring {
+                    out.remove("target");
+                }
+                Some("heal_after_s")
+            }
+            FaultKind::Link(link) => {
+                link.fill(&mut out);
+                Some("heal_after_s")
+            }
         };
         if let (Some(undo), Some(held)) = (undo, self.kind.holds()) {
             out.insert(undo.into(), seconds(held));

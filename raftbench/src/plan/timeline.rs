@@ -83,23 +83,35 @@ impl Plan {
                     timeline.push((at_s, format!("{id}: hand leadership to {target}")));
                     continue;
                 }
-                FaultKind::Kill { .. } => ("kill -9", "start again what was killed"),
-                FaultKind::Terminate { .. } => ("SIGTERM to", "start again what ended"),
-                FaultKind::Pause { .. } => ("pause", "resume what was paused"),
-                FaultKind::Replace { .. } => {
-                    ("kill -9, wipe and remove", "add and start what takes its place")
+                FaultKind::Kill { .. } => {
+                    (format!("kill -9 {target}"), "start again what was killed")
                 }
-                FaultKind::Disk(fault) => fault.kind.in_words(),
+                FaultKind::Terminate { .. } => {
+                    (format!("SIGTERM to {target}"), "start again what ended")
+                }
+                FaultKind::Pause { .. } => (format!("pause {target}"), "resume what was paused"),
+                FaultKind::Partition(partition) => {
+                    (format!("partition {target}: {partition}"), "open the links again")
+                }
+                FaultKind::Link(link) => {
+                    (format!("links of {target}: {link}"), "links as they were")
+                }
+                FaultKind::Replace { .. } => (
+                    format!("kill -9, wipe and remove {target}"),
+                    "add and start what takes its place",
+                ),
+                FaultKind::Disk(fault) => {
+                    let (done, undone) = fault.kind.in_words();
+                    (format!("{done} {target}"), undone)
+                }
             };
             match fault.kind.holds() {
                 Some(held) => {
-                    timeline.push((at_s, format!("{id}: {done} {target}")));
+                    timeline.push((at_s, format!("{id}: {done}")));
                     let healed_s = at_s + held.as_secs_f64();
                     timeline.push((healed_s, format!("{id}: {undone}")));
                 }
-                None => {
-                    timeline.push((at_s, format!("{id}: {done} {target}, for the rest of the run")))
-                }
+                None => timeline.push((at_s, format!("{id}: {done}, for the rest of the run"))),
             }
         }
         timeline.push((

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::disk_faults;
 use super::document::{Kind, Value};
 use super::section::Section;
-use super::{ProfileError, listed, nearest};
+use super::{ProfileError, link_faults, listed, nearest, random};
 use crate::plan::{ClusterPlan, FaultKind, FaultPlan, FaultTarget, Target};
 
 const KILL: &[&str] = &["kind", "target", "at_s", "restart_after_s", "every_s", "times"];
@@ -16,16 +16,23 @@ const RESTART: &[&str] = &["kind", "target", "at_s", "every_s", "times"];
 const PAUSE: &[&str] = &["kind", "target", "at_s", "resume_after_s", "every_s", "times"];
 const TRANSFER: &[&str] = &["kind", "target", "at_s", "every_s", "times"];
 const REPLACE: &[&str] = &["kind", "target", "at_s", "rejoin_after_s", "every_s", "times"];
-const KINDS: [&str; 6] = ["kill", "terminate", "pause", "restart", "transfer", "replace"];
+const KINDS: [&str; 8] =
+    ["kill", "terminate", "pause", "restart", "transfer", "replace", "partition", "link"];
 
 /// Reads and checks all faults; in order of time.
 pub(super) fn faults(
     root: &Section<'_>,
     cluster: &ClusterPlan,
     measure: Duration,
+    seed: u64,
 ) -> Result<Vec<FaultPlan>, ProfileError> {
     let values = root.array("faults")?;
-    if let (Target::External { .. }, Some(_)) = (&cluster.target, values.first()) {
+    let is_external = matches!(cluster.target, Target::External { .. });
+    if is_external && root.value("random").is_some() {
+        let message = "makes faults, which need processes that the run started; leave it out";
+        return Err(root.error_at("random", message.into()));
+    }
+    if is_external && !values.is_empty() {
         return Err(root.error_at(
             "faults",
             "strike processes that the run started, and this cluster runs already; set `faults` \
@@ -43,11 +50,12 @@ pub(super) fn faults(
     }
     timeline.sort_by_key(|(fault, _)| fault.at);
     check_victims(&timeline, cluster.nodes)?;
+    random::draw(root, cluster, measure, seed, &mut timeline)?;
     Ok(timeline.into_iter().map(|(fault, _)| fault).collect())
 }
 
 /// The table, once its kind has said which keys it may have.
-fn fault_section<'a>(
+pub(super) fn fault_section<'a>(
     file: &'a str,
     path: String,
     value: &'a Value,
@@ -61,6 +69,8 @@ fn fault_section<'a>(
         Some(Kind::Text(kind)) if kind == "restart" => RESTART,
         Some(Kind::Text(kind)) if kind == "transfer" => TRANSFER,
         Some(Kind::Text(kind)) if kind == "replace" => REPLACE,
+        Some(Kind::Text(kind)) if kind == "partition" => link_faults::PARTITION,
+        Some(Kind::Text(kind)) if kind == "link" => link_faults::LINK,
         Some(Kind::Text(kind)) if KINDS.contains(&kind.as_str()) => KILL,
         Some(Kind::Text(kind)) if let Some(keys) = disk_faults::keys(kind) => keys,
         _ => {
@@ -83,13 +93,20 @@ fn fault_section<'a>(
     Section::of(file, path, value, keys)
 }
 
-fn fault(
+pub(super) fn fault(
     section: &Section<'_>,
     id: &str,
     cluster: &ClusterPlan,
     measure: Duration,
 ) -> Result<Vec<FaultPlan>, ProfileError> {
-    let target = target(section, cluster)?;
+    let target = match link_faults::needs_no_target(section) {
+        true if has(section, "target") => {
+            let message = "is not for shape `ring`, which is among all nodes";
+            return Err(section.error_at("target", message.into()));
+        }
+        true => FaultTarget::All,
+        false => target(section, cluster)?,
+    };
     let restart_after = if has(section, "restart_after_s") {
         section.seconds("restart_after_s", true)?
     } else {
@@ -99,6 +116,8 @@ fn fault(
         "kill" => FaultKind::Kill { restart_after },
         "terminate" => FaultKind::Terminate { restart_after },
         "restart" => FaultKind::Terminate { restart_after: Some(Duration::ZERO) },
+        "partition" => link_faults::partition(section, cluster, &target)?,
+        "link" => link_faults::link(section, cluster)?,
         "transfer" => {
             check_successor(section, &target, cluster.nodes)?;
             FaultKind::Transfer
@@ -252,6 +271,7 @@ fn check_time(
     let Some(healed) = healed.filter(|healed| *healed > measure) else { return Ok(()) };
     let (key, instead) = match kind {
         FaultKind::Pause { .. } => ("resume_after_s", "shorten it"),
+        FaultKind::Partition(_) | FaultKind::Link(_) => ("heal_after_s", "shorten it"),
         FaultKind::Disk(fault) => (fault.kind.undo_key(), "shorten it"),
         FaultKind::Transfer => ("at_s", "move it"),
         FaultKind::Replace { .. } => ("rejoin_after_s", "shorten it"),
@@ -269,11 +289,15 @@ fn check_time(
 }
 
 /// Walks the timeline and counts who is held when.
-fn check_victims(timeline: &[(FaultPlan, Section<'_>)], nodes: usize) -> Result<(), ProfileError> {
+pub(super) fn check_victims(
+    timeline: &[(FaultPlan, Section<'_>)],
+    nodes: usize,
+) -> Result<(), ProfileError> {
     let quorum = nodes / 2 + 1;
     let held_at = |faults: &[(FaultPlan, Section<'_>)], at: Duration| -> Vec<FaultPlan> {
         let holds = |fault: &FaultPlan| fault.kind.holds().is_none_or(|held| fault.at + held > at);
-        faults.iter().map(|(fault, _)| fault.clone()).filter(holds).collect()
+        let faults = faults.iter().map(|(fault, _)| fault.clone());
+        faults.filter(|fault| fault.kind.takes_out() && holds(fault)).collect()
     };
     for (index, (fault, section)) in timeline.iter().enumerate() {
         let at_s = fault.at.as_secs_f64();

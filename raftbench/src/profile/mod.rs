@@ -9,7 +9,9 @@ mod disks;
 mod document;
 pub mod embedded;
 mod faults;
+mod link_faults;
 mod networks;
+mod random;
 mod section;
 mod sections;
 

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use chaos::lab::Layout;
 use chaos::lab::links::{
-    Bursts, Conditions, Direction, Implementation, Loss, Share, Spread, millis,
+    Bursts, Conditions, Direction, Implementation, Loss, Overlay, Share, Spread, millis,
 };
 
 use super::document::{Document, Kind, Value};
@@ -244,6 +244,13 @@ fn ends(
 
 /// The conditions that a table gives to one direction.
 fn conditions(section: &Section<'_>) -> Result<Conditions, ProfileError> {
+    let conditions = overlay(section)?.over(Conditions::default());
+    conditions.check().map_err(|error| section.error(format!("is refused: {error}")))?;
+    Ok(conditions)
+}
+
+/// The conditions that a table names.
+pub(super) fn overlay(section: &Section<'_>) -> Result<Overlay, ProfileError> {
     let ms = |key: &'static str, factor: f64| -> Result<Option<_>, ProfileError> {
         let Some(given) = section.number(key, Numbers::Within(0.0, MAX_MS))? else {
             return Ok(None);
@@ -251,37 +258,34 @@ fn conditions(section: &Section<'_>) -> Result<Conditions, ProfileError> {
         let time = millis(key, given * factor);
         time.map(Some).map_err(|error| section.error_at(key, error.to_string()))
     };
-    let share = |key: &'static str| percent(section, key).map(Option::unwrap_or_default);
     let delay = match (ms("round_trip_ms", 0.5)?, ms("delay_ms", 1.0)?) {
         (Some(_), Some(_)) => {
             let message = "and `delay_ms` cannot both be given: half the round trip is the delay";
             return Err(section.error_at("round_trip_ms", message.into()));
         }
-        (half, delay) => half.or(delay).unwrap_or_default(),
+        (half, delay) => half.or(delay),
     };
     let spreads =
         [("uniform", Spread::Uniform), ("normal", Spread::Normal), ("pareto", Spread::Pareto)];
     let spread = section.choice("jitter_spread", &spreads)?;
-    let jitter = ms("jitter_ms", 1.0)?.unwrap_or_default();
-    if spread.is_some() && jitter.is_zero() {
+    let jitter = ms("jitter_ms", 1.0)?;
+    if spread.is_some() && jitter.unwrap_or_default().is_zero() {
         return Err(section.error_at("jitter_spread", "is only for a link with `jitter_ms`".into()));
     }
     let rate = section.number("rate_mbit_per_second", Numbers::Within(0.008, 1e6))?;
-    let conditions = Conditions {
+    Ok(Overlay {
         delay,
         jitter,
-        spread: spread.unwrap_or_default(),
+        spread,
         loss: loss(section)?,
-        duplicate: share("duplicate_percent")?,
-        reorder: share("reorder_percent")?,
-        corrupt: share("corrupt_percent")?,
+        duplicate: percent(section, "duplicate_percent")?,
+        reorder: percent(section, "reorder_percent")?,
+        corrupt: percent(section, "corrupt_percent")?,
         rate_bits_per_second: rate.map(|megabits| (megabits * 1e6) as u64),
-    };
-    conditions.check().map_err(|error| section.error(format!("is refused: {error}")))?;
-    Ok(conditions)
+    })
 }
 
-fn loss(section: &Section<'_>) -> Result<Loss, ProfileError> {
+fn loss(section: &Section<'_>) -> Result<Option<Loss>, ProfileError> {
     let independent = percent(section, "loss_percent")?;
     let keys =
         ["turns_bad_percent", "turns_good_percent", "while_bad_percent", "while_good_percent"];
@@ -291,18 +295,18 @@ fn loss(section: &Section<'_>) -> Result<Loss, ProfileError> {
             let message = "and `loss_bursts` cannot both be given";
             Err(section.error_at("loss_percent", message.into()))
         }
-        (Some(share), None) => Ok(Loss::Independent(share)),
-        (None, None) => Ok(Loss::None),
+        (Some(share), None) => Ok(Some(Loss::Independent(share))),
+        (None, None) => Ok(None),
         (None, Some(_)) => {
             let needed = |key: &'static str, what| {
                 percent(&bursts, key)?.ok_or_else(|| bursts.missing(key, what))
             };
-            Ok(Loss::Bursts(Bursts {
+            Ok(Some(Loss::Bursts(Bursts {
                 turns_bad: needed(keys[0], "the chance, at each packet, that a bad time begins")?,
                 turns_good: needed(keys[1], "the chance, at each packet, that it ends")?,
                 loss_while_bad: percent(&bursts, keys[2])?.unwrap_or(Share::ALL),
                 loss_while_good: percent(&bursts, keys[3])?.unwrap_or_default(),
-            }))
+            })))
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{ProfileError, disks, faults, listed, networks};
 use crate::plan::{Checks, ClusterPlan, Expect, Limits, METRICS, NetworkPlan, Plan, Target};
 
 const ROOT: &[&str] =
-    &["description", "cluster", "load", "phases", "faults", "checks", "limits", "expect"];
+    &["description", "cluster", "load", "phases", "faults", "random", "checks", "limits", "expect"];
 const CLUSTER: &[&str] = &[
     "target",
     "nodes",
@@ -61,7 +61,7 @@ pub(super) fn plan(
     let load = load(&root, seed, key_prefix)?;
     let preload = preload(&root.section("load", LOAD)?)?;
     let checks = checks(&root.section("checks", &["audit", "linearizable"])?, &load)?;
-    let faults = faults::faults(&root, &cluster, load.measure)?;
+    let faults = faults::faults(&root, &cluster, load.measure, seed)?;
     Ok(Plan {
         profile: name.to_owned(),
         description: root.text("description")?.unwrap_or_default().to_owned(),

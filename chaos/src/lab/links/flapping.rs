@@ -1,16 +1,18 @@
 //! A link that comes and goes: a partition that is begun and healed, over and over.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Network, Partition};
+use super::{Direction, Network};
 use crate::Error;
 
 /// A partition that flaps until this is stopped or dropped; it is healed then.
 pub struct Flapping {
     stop: Option<Sender<()>>,
+    down_since: Arc<Mutex<Option<Instant>>>,
     thread: Option<JoinHandle<Result<u64, Error>>>,
 }
 
@@ -18,29 +20,39 @@ impl Flapping {
     /// Cuts for `down`, heals for `up`, and so on; the first cut is made before this returns.
     pub fn start(
         network: Arc<Mutex<Network>>,
-        partition: Partition,
+        directions: BTreeSet<Direction>,
         down: Duration,
         up: Duration,
     ) -> Result<Self, Error> {
-        let mut cut = lock(&network).cut(&partition)?;
+        let mut cut = lock(&network).cut_directions(&directions)?;
         let (stop, stopped) = channel();
+        let down_since = Arc::new(Mutex::new(Some(Instant::now())));
+        let told = down_since.clone();
         let flap = move || {
+            let tell = |since| *told.lock().unwrap_or_else(PoisonError::into_inner) = since;
             let waits = |time| stopped.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
             let mut times = 1;
             loop {
                 let goes_on = waits(down);
+                tell(None);
                 lock(&network).heal(cut)?;
                 if !goes_on || !waits(up) {
                     return Ok(times);
                 }
-                cut = lock(&network).cut(&partition)?;
+                cut = lock(&network).cut_directions(&directions)?;
+                tell(Some(Instant::now()));
                 times += 1;
             }
         };
         let thread = thread::Builder::new().name("flapping".into()).spawn(flap);
         let thread =
             thread.map_err(|source| Error::Lab { what: "start a thread", problem: source })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { stop: Some(stop), down_since, thread: Some(thread) })
+    }
+
+    /// Since when it is cut, if it is now.
+    pub fn down_since(&self) -> Option<Instant> {
+        *self.down_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Heals it for good; how many times it was cut.

@@ -12,13 +12,15 @@ mod conditions;
 pub mod flapping;
 pub mod netem;
 mod network;
+mod overlay;
 mod partition;
 pub mod switch;
 
 use serde::{Deserialize, Serialize};
 
 pub use conditions::{Bursts, Conditions, Loss, Share, Spread, millis};
-pub use network::{CutId, Network};
+pub use network::{CutId, LayerId, Network};
+pub use overlay::{Others, Overlay, Way, directions};
 pub use partition::Partition;
 
 use super::Lab;

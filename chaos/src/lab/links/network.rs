@@ -1,12 +1,13 @@
-//! The links of a lab with what lies over them: conditions, and partitions that may overlap.
+//! The links of a lab with what lies over them: conditions, layers of other conditions, and
+//! partitions; all of these may overlap.
 //!
 //! Invariant: a direction is cut exactly while at least one partition that cuts it holds; healed of
-//! all, it has its conditions back.
+//! all, and with every layer lifted, it has its conditions back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Change, Conditions, Direction, Implementation, Links, Partition, State, Traffic,
+    Change, Conditions, Direction, Implementation, Links, Overlay, Partition, State, Traffic,
     check_direction,
 };
 use crate::Error;
@@ -15,8 +16,7 @@ use crate::Error;
 pub struct Network {
     links: Box<dyn Links>,
     hosts: Vec<String>,
-    conditions: BTreeMap<Direction, Conditions>,
-    cuts: BTreeMap<CutId, BTreeSet<Direction>>,
+    laid: Laid,
     next: u64,
 }
 
@@ -24,10 +24,38 @@ pub struct Network {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CutId(u64);
 
+/// Conditions that lie over others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LayerId(u64);
+
+/// All that determines the directions' states.
+#[derive(Clone, Default)]
+struct Laid {
+    conditions: BTreeMap<Direction, Conditions>,
+    /// A later one has the last word.
+    layers: BTreeMap<LayerId, (BTreeSet<Direction>, Overlay)>,
+    cuts: BTreeMap<CutId, BTreeSet<Direction>>,
+}
+
+impl Laid {
+    fn conditions(&self, direction: &Direction) -> Conditions {
+        let layers = self.layers.values().filter(|(over, _)| over.contains(direction));
+        let link = self.conditions.get(direction).copied().unwrap_or_default();
+        layers.fold(link, |link, (_, overlay)| overlay.over(link))
+    }
+
+    fn state(&self, direction: &Direction) -> State {
+        match self.cuts.values().any(|cut| cut.contains(direction)) {
+            true => State::Cut,
+            false => State::Open(self.conditions(direction)),
+        }
+    }
+}
+
 impl Network {
     /// Of `links` between `hosts`, as they begin.
     pub fn new(links: Box<dyn Links>, hosts: Vec<String>) -> Self {
-        Self { links, hosts, conditions: BTreeMap::new(), cuts: BTreeMap::new(), next: 0 }
+        Self { links, hosts, laid: Laid::default(), next: 0 }
     }
 
     /// Who carries the packets.
@@ -40,34 +68,61 @@ impl Network {
         &self.hosts
     }
 
+    /// What `direction` is like where it is not cut.
+    pub fn conditions(&self, direction: &Direction) -> Conditions {
+        self.laid.conditions(direction)
+    }
+
     /// Gives these directions new conditions; a cut one gets them once it is healed.
     pub fn set(&mut self, conditions: &[(Direction, Conditions)]) -> Result<(), Error> {
-        for (direction, conditions) in conditions {
-            check_direction(direction, &self.hosts)?;
-            conditions.check()?;
-        }
-        let mut after = self.conditions.clone();
-        after.extend(conditions.iter().cloned());
+        let mut after = self.laid.clone();
+        after.conditions.extend(conditions.iter().cloned());
         let touched = conditions.iter().map(|(direction, _)| direction.clone()).collect();
-        self.change(touched, after, self.cuts.clone())
+        self.change(&touched, after)
+    }
+
+    /// Lays `overlay` over these directions' conditions.
+    pub fn lay_over(
+        &mut self,
+        directions: &BTreeSet<Direction>,
+        overlay: Overlay,
+    ) -> Result<LayerId, Error> {
+        let id = LayerId(self.next);
+        let mut after = self.laid.clone();
+        after.layers.insert(id, (directions.clone(), overlay));
+        self.change(directions, after)?;
+        self.next += 1;
+        Ok(id)
+    }
+
+    /// Takes a layer away; one that was taken away already is left so.
+    pub fn lift(&mut self, id: LayerId) -> Result<(), Error> {
+        let mut after = self.laid.clone();
+        let Some((directions, _)) = after.layers.remove(&id) else { return Ok(()) };
+        self.change(&directions, after)
     }
 
     /// Begins a partition.
     pub fn cut(&mut self, partition: &Partition) -> Result<CutId, Error> {
         let directions = partition.cuts(&self.hosts)?;
+        self.cut_directions(&directions)
+    }
+
+    /// Begins a partition that cuts `directions`.
+    pub fn cut_directions(&mut self, directions: &BTreeSet<Direction>) -> Result<CutId, Error> {
         let id = CutId(self.next);
-        let mut after = self.cuts.clone();
-        after.insert(id, directions.clone());
-        self.change(directions, self.conditions.clone(), after)?;
+        let mut after = self.laid.clone();
+        after.cuts.insert(id, directions.clone());
+        self.change(directions, after)?;
         self.next += 1;
         Ok(id)
     }
 
     /// Ends a partition; one that was ended already is left so.
     pub fn heal(&mut self, id: CutId) -> Result<(), Error> {
-        let mut after = self.cuts.clone();
-        let Some(directions) = after.remove(&id) else { return Ok(()) };
-        self.change(directions, self.conditions.clone(), after)
+        let mut after = self.laid.clone();
+        let Some(directions) = after.cuts.remove(&id) else { return Ok(()) };
+        self.change(&directions, after)
     }
 
     /// What every direction has carried.
@@ -80,34 +135,22 @@ impl Network {
         self.links.about()
     }
 
-    /// Applies what differs in `touched`, and keeps the new state if that went well.
-    fn change(
-        &mut self,
-        touched: BTreeSet<Direction>,
-        conditions: BTreeMap<Direction, Conditions>,
-        cuts: BTreeMap<CutId, BTreeSet<Direction>>,
-    ) -> Result<(), Error> {
-        let state = |direction: &Direction| match cuts.values().any(|cut| cut.contains(direction)) {
-            true => State::Cut,
-            false => State::Open(conditions.get(direction).copied().unwrap_or_default()),
-        };
+    /// Applies what differs in `touched`, and keeps `after` if that went well.
+    fn change(&mut self, touched: &BTreeSet<Direction>, after: Laid) -> Result<(), Error> {
+        for direction in touched {
+            check_direction(direction, &self.hosts)?;
+            after.conditions(direction).check()?;
+        }
         let changes: Vec<Change> = touched
-            .into_iter()
-            .filter(|direction| state(direction) != self.state(direction))
-            .map(|direction| Change { state: state(&direction), direction })
+            .iter()
+            .filter(|direction| after.state(direction) != self.laid.state(direction))
+            .map(|direction| Change { state: after.state(direction), direction: direction.clone() })
             .collect();
         if !changes.is_empty() {
             self.links.set(&changes)?;
         }
-        (self.conditions, self.cuts) = (conditions, cuts);
+        self.laid = after;
         Ok(())
-    }
-
-    fn state(&self, direction: &Direction) -> State {
-        match self.cuts.values().any(|cut| cut.contains(direction)) {
-            true => State::Cut,
-            false => State::Open(self.conditions.get(direction).copied().unwrap_or_default()),
-        }
     }
 }
 
@@ -116,6 +159,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
+    use super::super::{Loss, Share};
     use super::*;
 
     /// Remembers what it was told.
@@ -181,6 +225,28 @@ mod tests {
         network.heal(second).expect("healed");
         network.heal(second).expect("healed");
         assert_eq!(told.take(), ["n1>n2 5ms"]);
+    }
+
+    #[test]
+    fn layers_lie_over_each_other_and_leave_what_was_there() {
+        let (mut network, told) = network();
+        let ms = |ms| Some(Duration::from_millis(ms));
+        let delayed = |delay| Overlay { delay, ..Default::default() };
+        let ways = BTreeSet::from([way("n1", "n2"), way("n2", "n1")]);
+        let slow = network.lay_over(&ways, delayed(ms(5))).expect("laid");
+        assert_eq!(told.take(), ["n1>n2 5ms", "n2>n1 5ms"]);
+        let one = BTreeSet::from([way("n1", "n2")]);
+        let slower = network.lay_over(&one, delayed(ms(9))).expect("laid");
+        let lossy = Overlay { loss: Some(Loss::Independent(Share::ALL)), ..Default::default() };
+        let lossy = network.lay_over(&one, lossy).expect("laid");
+        assert_eq!(told.take(), ["n1>n2 9ms", "n1>n2 9ms"]);
+        network.lift(slow).expect("lifted");
+        assert_eq!(told.take(), ["n2>n1 0ns"]);
+        network.lift(slower).expect("lifted");
+        network.lift(lossy).expect("lifted");
+        network.lift(lossy).expect("lifted");
+        assert_eq!(told.take(), ["n1>n2 0ns", "n1>n2 0ns"]);
+        assert_eq!(network.conditions(&way("n1", "n2")), Conditions::default());
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Partition {
     }
 }
 
-fn is_peer(name: &str) -> bool {
+pub(super) fn is_peer(name: &str) -> bool {
     name.starts_with('n')
 }
 

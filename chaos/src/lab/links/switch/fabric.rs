@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 
 use super::super::State;
 use super::fate::{Arrival, Fate};
+use super::planted::Planted;
 
 /// All directions between the ports of one switch.
 pub(super) struct Fabric {
@@ -53,9 +54,10 @@ pub(super) struct Leaving<'a> {
 impl Fabric {
     /// With all ways open, under no conditions.
     pub(super) fn new(ports: Vec<Ipv4Addr>, seed: u64) -> Self {
+        let planted = |number| Planted::of(number / ports.len(), number % ports.len());
         let way = |number| Way {
             state: State::Open(Default::default()),
-            fate: Fate::new(seed, number as u64),
+            fate: Fate::new(seed, number as u64, planted(number)),
             queue_limit: 0,
             queued: 0,
             delivered: 0,

@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::StandardNormal;
 
 use super::super::{Bursts, Conditions, Loss, Share, Spread, State};
+use super::planted::Planted;
 
 /// The dice and the memory of one direction.
 pub(super) struct Fate {
@@ -19,6 +20,7 @@ pub(super) struct Fate {
     free_at_ns: u64,
     /// The latest arrival that was given to a packet in order.
     last_due_ns: u64,
+    planted: Planted,
 }
 
 /// A packet's arrival, or that of its copy.
@@ -32,9 +34,9 @@ pub(super) struct Arrival {
 
 impl Fate {
     /// Of direction number `number` in a switch with `seed`.
-    pub(super) fn new(seed: u64, number: u64) -> Self {
+    pub(super) fn new(seed: u64, number: u64, planted: Planted) -> Self {
         let random = StdRng::seed_from_u64(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        Self { random, is_bad: false, free_at_ns: 0, last_due_ns: 0 }
+        Self { random, is_bad: false, free_at_ns: 0, last_due_ns: 0, planted }
     }
 
     /// The arrivals of a packet of `bytes` that came at `now_ns`: none, one, or two.
@@ -67,11 +69,17 @@ impl Fate {
             due_ns = self.free_at_ns;
         }
         due_ns = due_ns.saturating_add_signed(self.delay_ns(conditions)).max(now_ns);
+        if self.planted.reorders {
+            return Arrival { due_ns, flipped_bit };
+        }
         self.last_due_ns = self.last_due_ns.max(due_ns);
         Arrival { due_ns: self.last_due_ns, flipped_bit }
     }
 
     fn delay_ns(&mut self, conditions: &Conditions) -> i64 {
+        if self.planted.ignores_delay {
+            return 0;
+        }
         let delay_ns = conditions.delay.as_nanos() as i64;
         if conditions.jitter.is_zero() {
             return delay_ns;
@@ -89,6 +97,9 @@ impl Fate {
     }
 
     fn is_lost(&mut self, loss: &Loss) -> bool {
+        if self.planted.ignores_loss {
+            return false;
+        }
         match *loss {
             Loss::None => false,
             Loss::Independent(share) => self.happens(share),
@@ -127,7 +138,7 @@ mod tests {
 
     /// The arrivals of `packets`, one each millisecond.
     fn arrivals(conditions: Conditions, packets: u64) -> Vec<[Option<Arrival>; 2]> {
-        let mut fate = Fate::new(7, 1);
+        let mut fate = Fate::new(7, 1, Planted::default());
         let state = State::Open(conditions);
         (0..packets).map(|number| fate.decide(&state, number * MS, 1000)).collect()
     }
@@ -140,7 +151,7 @@ mod tests {
     fn the_same_seed_gives_the_same_fates_and_another_direction_others() {
         let conditions = Conditions { loss: Loss::Independent(percent(50.0)), ..delayed(1) };
         assert_eq!(lost(conditions, 100), lost(conditions, 100));
-        let mut other = Fate::new(7, 2);
+        let mut other = Fate::new(7, 2, Planted::default());
         let state = State::Open(conditions);
         let others: Vec<_> =
             (0..100).map(|n| other.decide(&state, n * MS, 1000)[0].is_none()).collect();
@@ -200,6 +211,6 @@ mod tests {
 
     #[test]
     fn a_cut_lets_nothing_through() {
-        assert_eq!(Fate::new(1, 1).decide(&State::Cut, 0, 100), [None; 2]);
+        assert_eq!(Fate::new(1, 1, Planted::default()).decide(&State::Cut, 0, 100), [None; 2]);
     }
 }

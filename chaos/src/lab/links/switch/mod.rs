@@ -9,6 +9,7 @@
 
 mod fabric;
 mod fate;
+mod planted;
 pub(in crate::lab) mod process;
 mod tun;
 mod wire;
@@ -118,6 +119,17 @@ impl Drop for Switch {
         drop(self.input.take());
         self.process.wait().ok();
     }
+}
+
+/// Whether a switch could have its devices in the network of the calling thread.
+pub(crate) fn try_tun() -> Result<String, String> {
+    let port = Port {
+        name: "probe".into(),
+        address: std::net::Ipv4Addr::new(10, 0, 0, 2),
+        network: "/proc/thread-self/ns/net".into(),
+    };
+    // The device is there while this process has it open.
+    tun::open(&port).map(|_| "a device was made".into())
 }
 
 fn unexpected(answer: &Answer) -> Error {
