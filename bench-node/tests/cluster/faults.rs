@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use bench_node::disk::{Fault, Simulated};
+use bench_node::wal::inspect::inspect;
 use raft::NodeId;
 
 use crate::node::wal_dir;
@@ -21,8 +22,9 @@ impl World {
         let group = self.random.below(self.plan.groups);
         let leader = if self.plan.theme == Theme::Leases { 900 } else { 400 };
         let Some(id) = self.pick_node(group, leader) else { return };
+        // Before all know each other, those that are left could not let the last one in.
         if self.plan.theme == Theme::Losses
-            && !self.hosts.iter().any(|host| host.lost)
+            && self.hosts.iter().all(|host| host.took_part && !host.lost)
             && self.random.chance(400)
         {
             return self.lose(id, lasts_us);
@@ -188,7 +190,7 @@ impl World {
     }
 
     /// A member's disk is replaced by an empty one, or bits of it rot where they cannot be taken
-    /// for a torn tail: the last segment is left out.
+    /// for a torn tail: the last segment that was written to is left out.
     fn lose(&mut self, id: NodeId, lasts_us: u64) {
         if id > self.plan.founders {
             return;
@@ -206,10 +208,9 @@ impl World {
         }
         let snapshots = PathBuf::from("/data/snapshots");
         let mut files: Vec<PathBuf> = Vec::new();
-        let mut segments = self.files(id, wal_dir());
-        segments.retain(|name| name.starts_with("segment-"));
-        segments.pop();
-        files.extend(segments.iter().map(|name| wal_dir().join(name)));
+        let segments = inspect(&self.host(id).disk, wal_dir()).expect("the disk works");
+        let written = segments.iter().rposition(|segment| !segment.batches.is_empty());
+        files.extend(segments.iter().take(written.unwrap_or(0)).map(|s| s.path.clone()));
         let names = self.files(id, &snapshots).into_iter();
         let whole = names.filter(|name| name.starts_with("snapshot-") && !name.ends_with(".new"));
         files.extend(whole.map(|name| snapshots.join(name)));

@@ -90,6 +90,7 @@ impl World {
             let host = &mut self.hosts[id as usize - 1];
             let process = host.process.as_mut().expect("it runs");
             process.take_part(now, id, &self.plan, &mut self.random);
+            host.took_part = true;
             self.turn(id);
         } else {
             self.schedule(INTRODUCE_EVERY_US, What::Introduce { id, start });

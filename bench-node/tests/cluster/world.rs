@@ -68,6 +68,8 @@ pub(crate) struct Host {
     /// It lost its disk, or something on it: what it promised may be gone.
     pub(crate) lost: bool,
     pub(crate) wiped: bool,
+    /// The others knew it once, so that it could take part.
+    pub(crate) took_part: bool,
     /// It was refused for that, or refused to start.
     pub(crate) gone: bool,
     /// A member that was removed, and was switched off.
@@ -250,6 +252,7 @@ impl World {
             stalled_until_us: 0,
             lost: false,
             wiped: false,
+            took_part: false,
             gone: false,
             retired: false,
             armed: false,
