@@ -68,7 +68,7 @@ async fn ask(mut client: ClusterClient<Channel>) -> Vec<(&'static str, Refusal)>
     let request = MemberUpdateRequest { id: learner.id, peer_ur_ls };
     answers.push(("update the learner", refusal(client.member_update(request).await)));
     let request = MemberRemoveRequest { id: learner.id };
-    answers.push(("remove the learner", refusal(client.member_remove(request.clone()).await)));
+    answers.push(("remove the learner", refusal(client.member_remove(request).await)));
     answers.push(("remove it again", refusal(client.member_remove(request).await)));
     answers
 }
