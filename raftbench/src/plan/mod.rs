@@ -275,7 +275,7 @@ impl FaultKind {
     pub fn takes_out(&self) -> bool {
         match self {
             FaultKind::Partition(partition) => partition.takes_out(),
-            FaultKind::Link(_) => false,
+            FaultKind::Link(_) | FaultKind::Transfer => false,
             _ => true,
         }
     }
