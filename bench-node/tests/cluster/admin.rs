@@ -70,7 +70,7 @@ impl World {
                 learners.retain(|_| self.random.chance(300));
             }
         }
-        let change = Change { voters, learners, context: Bytes::from_static(b"members") };
+        let change = Change { voters, learners, context: Bytes::new() };
         self.say(|_| format!("{id} is asked for {change:?} in group {group}"));
         match self.input(id, |groups, _| groups.change(group, change)) {
             Some(Ok(_)) => self.tally.note("members: change begun"),

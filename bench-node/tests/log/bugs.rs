@@ -29,7 +29,7 @@ fn every_planted_bug_is_caught() {
         (SeededBug::TornTailNotCut, 2),
         (SeededBug::StaleRecordAccepted, 0),
         (SeededBug::DirectoryNotSynced, 0),
-        (SeededBug::CacheTrustedAfterFailedSync, 9),
+        (SeededBug::CacheTrustedAfterFailedSync, 22),
     ];
     let found = first_seeds.map(|(bug, _)| {
         let (seed, how) = first(bug, 600);
