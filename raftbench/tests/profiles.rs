@@ -96,6 +96,8 @@ fn leadership_goes_to_one_member_that_may_not_have_it_yet() {
         refused(&transfer(target), &[], &["`faults.f1.target`", "who is to lead next"]);
     }
     refused(&transfer("\"n1\""), &["cluster.nodes=1"], &["more than one"]);
+    let again = format!("{}every_s = 2\ntimes = 3\n", transfer("\"n1\""));
+    refused(&again, &[], &["`faults.f1.times`", "the second time"]);
 }
 
 #[test]
@@ -110,6 +112,9 @@ fn members_are_replaced_one_at_a_time_by_those_that_are_left() {
     assert_eq!(faults[0].kind, FaultKind::Replace { rejoin_after });
     refused(&replace("\"followers\""), &[], &["`faults.f1.target`", "one at a time"]);
     refused(&replace("\"n1\""), &["cluster.nodes=2"], &["without a third member"]);
+    let beside =
+        format!("{}[[faults]]\nkind = \"kill\"\ntarget = \"n2\"\nat_s = 1\n", replace("\"n1\""));
+    refused(&beside, &[], &["could not agree on the change"]);
     let text = with_fault("kind = \"replace\"\ntarget = \"n1\"\nat_s = 2");
     refused(&text, &[], &["`faults.f1.rejoin_after_s`", "in seconds"]);
 }

@@ -112,12 +112,11 @@ impl Shared {
         let membership = membership::take(&mut response.membership.clone()).ok_or_else(garbled)?;
         let roster = Arc::new(Roster::of(&membership).map_err(|_| garbled())?);
         let mut rosters = self.rosters.clone();
-        let has_it = |index: Index| {
-            move |rosters: &crate::members::Rosters| {
-                rosters.settled && rosters.committed_at >= index
-            }
-        };
-        let seen = rosters.wait_for(has_it(response.index));
+        let (index, told): (Index, _) = (response.index, Arc::clone(&roster));
+        // A snapshot tells the members without saying where in the log they came from.
+        let seen = rosters.wait_for(move |rosters| {
+            rosters.settled && (rosters.committed_at >= index || rosters.committed == told)
+        });
         // One that lags for so long answers all the same: the change is done.
         let _ = tokio::time::timeout(CATCH_UP, seen).await;
         Ok(roster)

@@ -203,7 +203,8 @@ impl Changes {
             rosters.settled = true;
         });
         let Some(pending) = &mut self.pending else { return Ok(()) };
-        if index == pending.index && term != pending.term {
+        if index >= pending.index && term != pending.term {
+            // Another leader's, at its place or behind it: whether ours came before it is not told here.
             self.refuse_pending(Refusal::LeaderChanged);
         } else if index >= pending.index && !roster.is_joint() {
             let reply = self.pending.take().and_then(|pending| pending.reply);
@@ -228,6 +229,13 @@ impl Changes {
         self.refuse_pending(refusal);
         for waiting in self.waiting.drain(..) {
             let _ = waiting.reply.send(Err(NoChange::Request(refusal)));
+        }
+    }
+
+    /// Nothing that waits was begun, and never will be here.
+    pub(super) fn send_away(&mut self) {
+        for waiting in self.waiting.drain(..) {
+            let _ = waiting.reply.send(Err(NoChange::Request(Refusal::NotLeader)));
         }
     }
 
@@ -266,4 +274,24 @@ fn refusal(error: ChangeError) -> NoChange {
         ChangeError::BadMember(id) => MembersError::NamedTwice(id),
         ChangeError::NotCaughtUp(_) => MembersError::LearnerNotReady,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_leader_committed_behind_it_is_no_answer_to_a_change() {
+        let committed_in = |term| {
+            let mut changes = Changes::new(watch::Sender::new(Rosters::default()));
+            let (reply, mut answer) = oneshot::channel();
+            let since = Duration::ZERO;
+            changes.pending = Some(Pending { term: 3, index: 10, since, reply: Some(reply) });
+            let membership = Roster::default().membership();
+            changes.committed(EntryId { index: 11, term }, &membership).expect("sound");
+            answer.try_recv().expect("answered")
+        };
+        assert!(matches!(committed_in(3), Ok((11, _))));
+        assert_eq!(committed_in(4), Err(NoChange::Request(Refusal::LeaderChanged)));
+    }
 }

@@ -372,6 +372,8 @@ impl Driver {
     /// Asks the groups what to do, and does it.
     fn turn(&mut self, now: Duration) -> Result<(), NodeError> {
         let Self { groups, parts, origin, changes, .. } = self;
+        // A leader that was away for too long is none any more.
+        groups.tick(now);
         changes.begin(groups, self.id, now, self.election_timeout);
         groups.ready(now);
         let writes = groups.take_writes();
@@ -388,6 +390,13 @@ impl Driver {
         let outcomes = groups.apply(now, &|| origin.elapsed())?;
         parts.metrics.proposals_failed.inc_by(std::mem::take(&mut outcomes.failed_proposals));
         parts.metrics.leader_changes.inc_by(std::mem::take(&mut outcomes.leader_changes));
+        // Before anyone is answered: who reads the members next reads these.
+        for (_, membership) in outcomes.memberships.drain(..) {
+            changes.in_force(&membership)?;
+        }
+        for (_, at, membership) in outcomes.committed_memberships.drain(..) {
+            changes.committed(at, &membership)?;
+        }
         // Whoever waits may have given up; the command is applied all the same.
         for (reply, outcome) in outcomes.writes.drain(..) {
             let applied = |applied: crate::store::Applied| Applied {
@@ -401,12 +410,6 @@ impl Driver {
         }
         for (group, index) in outcomes.restored.drain(..) {
             tracing::info!(group, index, "snapshot restored");
-        }
-        for (_, membership) in outcomes.memberships.drain(..) {
-            changes.in_force(&membership)?;
-        }
-        for (_, at, membership) in outcomes.committed_memberships.drain(..) {
-            changes.committed(at, &membership)?;
         }
         for (_, event) in outcomes.events.drain(..) {
             if event.role != Role::Leader {
@@ -438,6 +441,7 @@ impl Driver {
         }
         changes.expire(now, parts.patience);
         if changes.has_left(self.id) {
+            changes.send_away();
             return Err(NodeError::Removed);
         }
         Ok(())

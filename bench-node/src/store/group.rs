@@ -184,6 +184,11 @@ impl<W: Waiters> Group<W> {
         self.raft.connection_lost(now, peer);
     }
 
+    pub(super) fn tick(&mut self, now: Duration) {
+        self.touched = true;
+        self.raft.tick(now);
+    }
+
     pub(super) fn beat(&mut self, now: Duration) {
         self.touched = true;
         self.raft.beat(now);

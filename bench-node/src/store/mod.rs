@@ -258,6 +258,14 @@ impl<W: Waiters> Groups<W> {
         self.groups.values_mut().for_each(|group| group.give_up(outcomes));
     }
 
+    /// Fires the timers that are due, which [`Groups::ready`] does, too: for who is about to ask for
+    /// something that only a leader may do.
+    pub fn tick(&mut self, now: Duration) {
+        for group in self.groups.values_mut().filter(|group| group.deadline() <= now) {
+            group.tick(now);
+        }
+    }
+
     /// Asks the protocol what to do. What comes of it is in [`Groups::take_writes`] and
     /// [`Groups::batches`], to be carried out before [`Groups::apply`].
     pub fn ready(&mut self, now: Duration) {

@@ -365,7 +365,13 @@ impl Stage {
 
     pub(super) fn release(&self, kind: FaultKind, victims: &[String]) {
         if kind.takes_out() {
-            self.lock_held().retain(|node| !victims.contains(node));
+            let mut held = self.lock_held();
+            for victim in victims {
+                // Another fault may hold it too.
+                if let Some(at) = held.iter().position(|node| node == victim) {
+                    held.remove(at);
+                }
+            }
         }
     }
 

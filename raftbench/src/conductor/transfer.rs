@@ -38,10 +38,11 @@ pub(super) async fn hand_over(
         false => admin::move_leader(channel, client, to).await,
     };
     let took_ms = asked.elapsed().as_secs_f64() * 1e3;
-    let answered = match answered {
-        Ok(()) => format!("{} answered after {took_ms:.1} ms", leader.node),
-        Err(error) => format!("{} answered after {took_ms:.1} ms: {error}", leader.node),
-    };
+    if let Err(error) = answered {
+        // Whoever leads next was then elected by the others, not handed over to.
+        bail!("{} refused after {took_ms:.1} ms: {error}", leader.node);
+    }
+    let answered = format!("{} answered after {took_ms:.1} ms", leader.node);
 
     let term = leader.status.term;
     loop {

@@ -26,7 +26,8 @@ pub(super) fn faults(
             fault.longest_gap_ms = gaps.longest_ns(gap_window).map(|ns| ns as f64 / 1e6);
             let ends = outages.iter().map(|outage| outage.span.end_ns);
             let until_ns = ends.fold(gap_window.end_ns.max(window.end_ns), i64::max);
-            fault.operations_lost = service.lost(window.start_ns, until_ns);
+            // What is due after the next injection counts as that fault's.
+            fault.operations_lost = service.lost(window.start_ns, until_ns.min(next_ns));
             (fault, outages)
         })
         .collect()

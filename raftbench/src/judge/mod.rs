@@ -92,7 +92,7 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         ok: load.ok,
         longest_outage_ms: stability.longest_outage_ms,
         open_outage_ms: open_outage,
-        unseen_faults: unseen_faults(observed, &service, measured),
+        unseen_faults: unseen_faults(observed, &service, &gaps, measured),
         measured_s: measured.ms() / 1e3,
         disks_off: disk::off_the_model(observed.disk.as_ref()),
         generator_past_limit: load.generator_past_limit(plan.load.arrivals),
@@ -199,8 +199,14 @@ const STOLEN_WORTH_TELLING: f64 = 0.02;
 
 /// Faults in whose window no linearizable operation was due: nobody can say how long they lasted
 /// for clients.
-fn unseen_faults(observed: &Observed, service: &Service<'_>, measured: Span) -> Vec<String> {
+fn unseen_faults(
+    observed: &Observed,
+    service: &Service<'_>,
+    gaps: &Gaps,
+    measured: Span,
+) -> Vec<String> {
     let windows = scope::fault_windows(&observed.faults, measured);
+    let windows = windows.into_iter().map(|window| gaps.window(window, measured.end_ns));
     let unseen = observed.faults.iter().zip(windows).filter(|(_, window)| !service.sees(*window));
     unseen.map(|(fault, _)| fault.id.clone()).collect()
 }

@@ -149,6 +149,11 @@ pub(super) fn fault(
         (Some(_), None) => return Err(section.missing("times", "how often the fault happens")),
         (None, Some(_)) => return Err(section.missing("every_s", "the seconds between repeats")),
     };
+    if kind == FaultKind::Transfer && times > 1 && matches!(target, FaultTarget::Names(_)) {
+        let message = "hands leadership to one node again and again, which has it already the second \
+                       time; make the target `follower`, or give each transfer a table of its own";
+        return Err(section.error_at("times", message.into()));
+    }
     (0..times)
         .map(|repeat| {
             let at = first + every.unwrap_or_default() * repeat;
@@ -325,6 +330,15 @@ pub(super) fn check_victims(
             fault.target,
             FaultTarget::Leader | FaultTarget::Follower | FaultTarget::Followers
         );
+        let needs_leader = needs_leader || fault.kind == FaultKind::Transfer;
+        if matches!(fault.kind, FaultKind::Replace { .. }) && running.saturating_sub(1) < quorum {
+            let message = format!(
+                "is to be replaced at {at_s} s, when {} of {nodes} nodes are held: those that are \
+                 left without it could not agree on the change",
+                nodes - running
+            );
+            return Err(section.error_at("target", message));
+        }
         let wanted = if fault.target == FaultTarget::Followers { wanted + 1 } else { wanted };
         if wanted > running || (needs_leader && running < quorum) {
             let others: Vec<&str> = held.iter().map(|fault| fault.id.as_str()).collect();

@@ -35,6 +35,7 @@ const RANDOM: &[&str] = &["mean_gap_s", "first_s", "until_s", "overlap", "faults
 const RANGES: &[&str] = &[
     "restart_after_s",
     "resume_after_s",
+    "rejoin_after_s",
     "heal_after_s",
     "flap_down_s",
     "flap_up_s",
@@ -46,6 +47,8 @@ const RANGES: &[&str] = &[
     "reorder_percent",
     "corrupt_percent",
     "rate_mbit_per_second",
+    "factor",
+    "added_ms",
 ];
 
 /// More than this in one run is a mistake.
