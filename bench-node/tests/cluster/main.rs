@@ -9,6 +9,8 @@
 //! them, and with `RAFT_SIM_TRACE=1` it tells what happens.
 
 mod admin;
+#[path = "../../raft/tests/simulation/agenda.rs"]
+mod agenda;
 mod checker;
 mod clients;
 mod expected;

@@ -5,8 +5,7 @@
 //! simulated: the disk by `disk::Simulated`, with the time that it takes added here; messages pass
 //! as the bytes that a socket would carry.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use api::peer::PeerBatch;
@@ -18,6 +17,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use raft::{NodeId, Role};
 
+use crate::agenda::Agenda;
 use crate::checker::{Checker, Checks};
 use crate::clients::Clients;
 use crate::node::{Numbers, Process};
@@ -32,8 +32,7 @@ pub(crate) struct World {
     pub(crate) checker: Checker,
     pub(crate) clients: Clients,
     pub(crate) now_us: u64,
-    queue: BinaryHeap<Reverse<Scheduled>>,
-    scheduled: u64,
+    agenda: Agenda<What>,
     /// Links, from and to, that carry nothing.
     pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
     /// Counts partitions, so that an old one's end does not heal a new one.
@@ -76,13 +75,6 @@ pub(crate) struct Host {
     pub(crate) retired: bool,
     /// A fault was armed at its disk that has not struck yet.
     pub(crate) armed: bool,
-}
-
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Scheduled {
-    at_us: u64,
-    order: u64,
-    what: What,
 }
 
 #[derive(Debug)]
@@ -160,24 +152,6 @@ pub(crate) enum What {
     DiskFreed {
         id: NodeId,
     },
-}
-
-// Events are ordered by time and number alone.
-impl PartialEq for What {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-impl Eq for What {}
-impl PartialOrd for What {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for What {
-    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
-        std::cmp::Ordering::Equal
-    }
 }
 
 /// What a run came to.
@@ -265,8 +239,7 @@ impl World {
             random,
             plan,
             now_us: 0,
-            queue: BinaryHeap::new(),
-            scheduled: 0,
+            agenda: Agenda::default(),
             cut: BTreeSet::new(),
             partition: 0,
             healed: false,
@@ -313,7 +286,7 @@ impl World {
             .filter(running)
             .filter_map(|id| Some((self.host(id).deadline_us?, id)))
             .min();
-        let next_us = self.queue.peek().map_or(u64::MAX, |Reverse(next)| next.at_us);
+        let next_us = self.agenda.next_us().unwrap_or(u64::MAX);
         match timer {
             Some((at_us, id)) if at_us <= next_us => {
                 self.now_us = self.now_us.max(at_us);
@@ -321,9 +294,9 @@ impl World {
                 self.input(id, |_, _| ());
             }
             _ => {
-                let Reverse(next) = self.queue.pop().expect("clients never end");
-                self.now_us = self.now_us.max(next.at_us);
-                self.happen(next.what);
+                let (at_us, what) = self.agenda.take().expect("clients never end");
+                self.now_us = self.now_us.max(at_us);
+                self.happen(what);
             }
         }
     }
@@ -482,7 +455,7 @@ impl World {
                 *arrives_us = at_us.max(*arrives_us);
                 at_us = *arrives_us;
             }
-            let (order, bytes) = (self.scheduled, bytes.clone());
+            let (order, bytes) = (self.agenda.put_down(), bytes.clone());
             let what = What::Deliver { order, from, from_start, to, bytes };
             self.schedule(at_us - self.now_us, what);
         }
@@ -535,9 +508,7 @@ impl World {
     }
 
     pub(crate) fn schedule(&mut self, delay_us: u64, what: What) {
-        self.scheduled += 1;
-        let at_us = self.now_us + delay_us;
-        self.queue.push(Reverse(Scheduled { at_us, order: self.scheduled, what }));
+        self.agenda.put(self.now_us + delay_us, what);
     }
 
     fn is_current(&self, id: NodeId, start: u64) -> bool {

@@ -259,7 +259,7 @@ pub struct Fault {
     /// How exact `election_ms` is.
     pub election_resolution_ms: Option<f64>,
     /// Linearizable operations that it found open, or that were due in its window, the half second
-    /// after its injection or its outages, and did not end ok.
+    /// after its injection or its outages, but before the next injection, and did not end ok.
     pub operations_lost: u64,
     /// The longest time without a success that reaches into its window, or into the half second
     /// after its injection if that is longer.

@@ -3,29 +3,18 @@
 use std::time::Duration;
 
 use super::ProfileError;
+use super::faults::Keys;
 use super::section::{Numbers, Section};
 use crate::plan::{ClusterPlan, DiskFaultKind, DiskFaultPlan};
 
-/// The kinds.
-pub(super) const KINDS: [&str; 5] =
-    ["disk_stall", "disk_slow", "disk_full", "disk_error", "power_loss"];
-
-const HEALED: &[&str] = &["kind", "target", "at_s", "heal_after_s", "every_s", "times"];
-const SLOW: &[&str] =
-    &["kind", "target", "at_s", "factor", "added_ms", "heal_after_s", "every_s", "times"];
-const ERROR: &[&str] = &["kind", "target", "at_s", "at", "heal_after_s", "every_s", "times"];
-const POWER: &[&str] = &["kind", "target", "at_s", "torn", "restart_after_s", "every_s", "times"];
-
-/// The keys of a kind; `None`: not a fault of disks.
-pub(super) fn keys(kind: &str) -> Option<&'static [&'static str]> {
-    match kind {
-        "disk_stall" | "disk_full" => Some(HEALED),
-        "disk_slow" => Some(SLOW),
-        "disk_error" => Some(ERROR),
-        "power_loss" => Some(POWER),
-        _ => None,
-    }
-}
+/// The kinds, each with the keys that it has beside every fault's.
+pub(super) const KINDS: [(&str, Keys); 5] = [
+    ("disk_stall", &["heal_after_s"]),
+    ("disk_slow", &["factor", "added_ms", "heal_after_s"]),
+    ("disk_full", &["heal_after_s"]),
+    ("disk_error", &["at", "heal_after_s"]),
+    ("power_loss", &["torn", "restart_after_s"]),
+];
 
 /// What a table of such a kind asks for; `None`: it is of another.
 pub(super) fn fault(

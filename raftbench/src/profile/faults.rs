@@ -8,16 +8,32 @@ use std::time::Duration;
 use super::disk_faults;
 use super::document::{Kind, Value};
 use super::section::Section;
-use super::{ProfileError, link_faults, listed, nearest, random};
+use super::{ProfileError, link_faults, listed, nearest, networks, random};
 use crate::plan::{ClusterPlan, FaultKind, FaultPlan, FaultTarget, Target};
 
-const KILL: &[&str] = &["kind", "target", "at_s", "restart_after_s", "every_s", "times"];
-const RESTART: &[&str] = &["kind", "target", "at_s", "every_s", "times"];
-const PAUSE: &[&str] = &["kind", "target", "at_s", "resume_after_s", "every_s", "times"];
-const TRANSFER: &[&str] = &["kind", "target", "at_s", "every_s", "times"];
-const REPLACE: &[&str] = &["kind", "target", "at_s", "rejoin_after_s", "every_s", "times"];
-const KINDS: [&str; 8] =
-    ["kill", "terminate", "pause", "restart", "transfer", "replace", "partition", "link"];
+/// What every fault has.
+const COMMON: Keys = &["kind", "target", "at_s", "every_s", "times"];
+
+/// The kinds of processes, of the cluster and of links, each with the keys that it may have.
+const KINDS: [(&str, &[Keys]); 8] = [
+    ("kill", &[COMMON, &["restart_after_s"]]),
+    ("terminate", &[COMMON, &["restart_after_s"]]),
+    ("pause", &[COMMON, &["resume_after_s"]]),
+    ("restart", &[COMMON]),
+    ("transfer", &[COMMON]),
+    ("replace", &[COMMON, &["rejoin_after_s"]]),
+    ("partition", &[COMMON, link_faults::PARTITION]),
+    ("link", &[COMMON, link_faults::LINK, networks::CONDITIONS]),
+];
+
+/// Names of keys.
+pub(super) type Keys = &'static [&'static str];
+
+/// All kinds.
+fn kinds() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+    let disks = disk_faults::KINDS.map(|(kind, own)| (kind, [COMMON, own].concat()));
+    KINDS.map(|(kind, parts)| (kind, parts.concat())).into_iter().chain(disks)
+}
 
 /// Reads and checks all faults; in order of time.
 pub(super) fn faults(
@@ -64,33 +80,28 @@ pub(super) fn fault_section<'a>(
         Kind::Table(table) => table.get("kind"),
         _ => None,
     };
-    let keys = match kind.map(|kind| &kind.kind) {
-        Some(Kind::Text(kind)) if kind == "pause" => PAUSE,
-        Some(Kind::Text(kind)) if kind == "restart" => RESTART,
-        Some(Kind::Text(kind)) if kind == "transfer" => TRANSFER,
-        Some(Kind::Text(kind)) if kind == "replace" => REPLACE,
-        Some(Kind::Text(kind)) if kind == "partition" => link_faults::PARTITION,
-        Some(Kind::Text(kind)) if kind == "link" => link_faults::LINK,
-        Some(Kind::Text(kind)) if KINDS.contains(&kind.as_str()) => KILL,
-        Some(Kind::Text(kind)) if let Some(keys) = disk_faults::keys(kind) => keys,
-        _ => {
-            // Without a kind, no other key can be judged.
-            let any: Vec<&str> = match &value.kind {
-                Kind::Table(table) => table.keys().map(String::as_str).collect(),
-                _ => Vec::new(),
-            };
-            let section = Section::of(file, path, value, &any)?;
-            let kinds = [&KINDS[..], &disk_faults::KINDS[..]].concat();
-            return Err(match section.text("kind")? {
-                Some(kind) => section.error_at(
-                    "kind",
-                    format!("`{kind}` is not one of {}{}", listed(&kinds), nearest(kind, &kinds)),
-                ),
-                None => section.missing("kind", &listed(&kinds)),
-            });
-        }
+    let kind = kind.and_then(|kind| match &kind.kind {
+        Kind::Text(kind) => Some(kind.as_str()),
+        _ => None,
+    });
+    let known = kinds().find(|(name, _)| kind == Some(*name));
+    let Some((_, keys)) = known else {
+        // Without a kind, no other key can be judged.
+        let any: Vec<&str> = match &value.kind {
+            Kind::Table(table) => table.keys().map(String::as_str).collect(),
+            _ => Vec::new(),
+        };
+        let section = Section::of(file, path, value, &any)?;
+        let kinds: Vec<&str> = kinds().map(|(name, _)| name).collect();
+        return Err(match section.text("kind")? {
+            Some(kind) => section.error_at(
+                "kind",
+                format!("`{kind}` is not one of {}{}", listed(&kinds), nearest(kind, &kinds)),
+            ),
+            None => section.missing("kind", &listed(&kinds)),
+        });
     };
-    Section::of(file, path, value, keys)
+    Section::of(file, path, value, &keys)
 }
 
 pub(super) fn fault(

@@ -29,45 +29,18 @@ use chaos::lab::links::{Conditions, Others, Overlay, Way};
 
 use super::ProfileError;
 use super::document::Kind;
+use super::faults::Keys;
 use super::networks::overlay;
 use super::section::Section;
 use crate::plan::{
     ClusterPlan, FaultKind, FaultTarget, LinkPlan, NetworkPlan, PartitionPlan, Shape, check_over,
 };
 
-pub(super) const PARTITION: &[&str] = &[
-    "kind",
-    "target",
-    "shape",
-    "from",
-    "flap_down_s",
-    "flap_up_s",
-    "at_s",
-    "heal_after_s",
-    "every_s",
-    "times",
-];
+/// Beside those of every fault.
+pub(super) const PARTITION: Keys = &["shape", "from", "flap_down_s", "flap_up_s", "heal_after_s"];
 
-pub(super) const LINK: &[&str] = &[
-    "kind",
-    "target",
-    "from",
-    "way",
-    "round_trip_ms",
-    "delay_ms",
-    "jitter_ms",
-    "jitter_spread",
-    "loss_percent",
-    "loss_bursts",
-    "duplicate_percent",
-    "reorder_percent",
-    "corrupt_percent",
-    "rate_mbit_per_second",
-    "at_s",
-    "heal_after_s",
-    "every_s",
-    "times",
-];
+/// Beside those of every fault, and the conditions of a network.
+pub(super) const LINK: Keys = &["from", "way", "heal_after_s"];
 
 const OTHERS: [(&str, Others); 3] =
     [("all", Others::All), ("peers", Others::Peers), ("clients", Others::Clients)];

@@ -24,7 +24,8 @@ use super::{ProfileError, nearest};
 use crate::plan::NetworkPlan;
 
 const NETWORK: &[&str] = &["name", "description", "sites", "within", "between", "links"];
-const CONDITIONS: &[&str] = &[
+/// What a direction can be.
+pub(super) const CONDITIONS: &[&str] = &[
     "round_trip_ms",
     "delay_ms",
     "jitter_ms",
@@ -35,11 +36,9 @@ const CONDITIONS: &[&str] = &[
     "reorder_percent",
     "corrupt_percent",
     "rate_mbit_per_second",
-    // Where the numbers come from: for readers.
-    "kind",
-    "date",
-    "source",
 ];
+/// Where the numbers come from: for readers.
+const SOURCE: &[&str] = &["kind", "date", "source"];
 const ENDS: &[&str] = &["between", "from", "to"];
 
 /// A lab has one client, on which the generator runs.
@@ -193,8 +192,9 @@ fn conditions_of_all(
 ) -> Result<Vec<(Direction, Conditions)>, ProfileError> {
     let map = Map::of(section, layout)?;
     let all_sites = section.texts("sites")?.unwrap_or_default();
-    let within = conditions(&section.section("within", CONDITIONS)?)?;
-    let between = conditions(&section.section("between", CONDITIONS)?)?;
+    let keys = [CONDITIONS, SOURCE].concat();
+    let within = conditions(&section.section("within", &keys)?)?;
+    let between = conditions(&section.section("between", &keys)?)?;
     let mut all = BTreeMap::new();
     for from in 0..map.hosts.len() {
         for to in (0..map.hosts.len()).filter(|to| *to != from) {
@@ -202,7 +202,7 @@ fn conditions_of_all(
             all.insert((from, to), if here { within } else { between });
         }
     }
-    let keys: Vec<&str> = ENDS.iter().chain(CONDITIONS).copied().collect();
+    let keys = [ENDS, &keys].concat();
     for (index, value) in section.array("links")?.iter().enumerate() {
         let path = section.path_of(&format!("links.{}", index + 1));
         let link = Section::of(section.file(), path, value, &keys)?;

@@ -5,6 +5,7 @@
 //! `RAFT_SIM_TRACE=1` it tells what happens.
 
 mod admin;
+mod agenda;
 mod clients;
 mod expected;
 mod faults;

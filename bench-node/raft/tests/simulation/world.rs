@@ -4,12 +4,12 @@
 //! Invariant: members are driven as a real loop drives them (inputs, then a turn, then its
 //! effects), so what holds here holds for any loop that keeps that contract.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use raft::{Effects, Entry, Index, Message, NodeId, Term};
 
+use crate::agenda::Agenda;
 use crate::harness::Command;
 use crate::harness::checker::Checks;
 use crate::harness::cluster::Cluster;
@@ -27,8 +27,7 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) hosts: Vec<Host>,
     pub(crate) now_us: u64,
-    queue: BinaryHeap<Reverse<Scheduled>>,
-    scheduled: u64,
+    agenda: Agenda<What>,
     /// Links, from and to, that carry nothing.
     pub(crate) cut: HashSet<(NodeId, NodeId)>,
     /// Counts partitions, so that an old one's end does not heal a new one.
@@ -64,13 +63,6 @@ pub(crate) struct Host {
     pub(crate) proposals: HashMap<(Term, Index), Command>,
 }
 
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Scheduled {
-    at_us: u64,
-    order: u64,
-    what: What,
-}
-
 #[derive(Debug)]
 pub(crate) enum What {
     Deliver { order: u64, message: Message<Command> },
@@ -87,24 +79,6 @@ pub(crate) enum What {
     SnapshotEnded { id: NodeId, start: u64, to: NodeId },
     ConnectionLost { id: NodeId, peer: NodeId },
     HealPartition { partition: u64 },
-}
-
-// Events are ordered by time and number alone.
-impl PartialEq for What {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-impl Eq for What {}
-impl PartialOrd for What {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for What {
-    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
-        std::cmp::Ordering::Equal
-    }
 }
 
 /// What a run came to.
@@ -173,8 +147,7 @@ impl World {
             plan,
             cluster,
             now_us: 0,
-            queue: BinaryHeap::new(),
-            scheduled: 0,
+            agenda: Agenda::default(),
             cut: HashSet::new(),
             partition: 0,
             healed: false,
@@ -208,7 +181,7 @@ impl World {
             .filter(running)
             .filter_map(|id| Some((self.host(id).deadline_us?, id)))
             .min();
-        let next_us = self.queue.peek().map_or(u64::MAX, |Reverse(next)| next.at_us);
+        let next_us = self.agenda.next_us().unwrap_or(u64::MAX);
         match timer {
             Some((at_us, id)) if at_us <= next_us => {
                 self.now_us = self.now_us.max(at_us);
@@ -216,9 +189,9 @@ impl World {
                 self.tick(id);
             }
             _ => {
-                let Reverse(next) = self.queue.pop().expect("requests never end");
-                self.now_us = self.now_us.max(next.at_us);
-                self.happen(next.what);
+                let (at_us, what) = self.agenda.take().expect("requests never end");
+                self.now_us = self.now_us.max(at_us);
+                self.happen(what);
             }
         }
     }
@@ -375,7 +348,7 @@ impl World {
                 *arrives_us = at_us.max(*arrives_us);
                 at_us = *arrives_us;
             }
-            let order = self.scheduled;
+            let order = self.agenda.put_down();
             let message = message.clone();
             self.schedule(at_us - self.now_us, What::Deliver { order, message });
         }
@@ -439,9 +412,7 @@ impl World {
     }
 
     pub(crate) fn schedule(&mut self, delay_us: u64, what: What) {
-        self.scheduled += 1;
-        let at_us = self.now_us + delay_us;
-        self.queue.push(Reverse(Scheduled { at_us, order: self.scheduled, what }));
+        self.agenda.put(self.now_us + delay_us, what);
     }
 
     fn is_current(&self, id: NodeId, start: u64) -> bool {
