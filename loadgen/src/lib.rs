@@ -8,6 +8,7 @@ mod closed_loop;
 mod engine;
 mod error;
 mod open_loop;
+mod priority;
 mod progress;
 mod recorder;
 mod schedule;
