@@ -22,6 +22,9 @@ use crate::store::Groups;
 /// How often a leader looks whether a learner has caught up.
 const PROMOTION_LOOK: Duration = Duration::from_millis(20);
 
+/// How often what waits is looked at again, when nothing else brings the loop round.
+const WAITING_LOOK: Duration = Duration::from_millis(20);
+
 /// How long an ask waits for its turn; etcdctl waits for 5 s in all.
 const WAIT: Duration = Duration::from_secs(3);
 
@@ -60,13 +63,20 @@ pub(super) struct Changes {
     waiting: VecDeque<Waiting>,
     pending: Option<Pending>,
     next_look: Duration,
+    /// When the loop must come round for what waits.
+    deadline: Duration,
     stopping: bool,
 }
 
 impl Changes {
     pub(super) fn new(rosters: watch::Sender<Rosters>) -> Self {
-        let (waiting, next_look) = (VecDeque::new(), Duration::ZERO);
-        Self { rosters, waiting, pending: None, next_look, stopping: false }
+        let (waiting, next_look, deadline) = (VecDeque::new(), Duration::ZERO, Duration::MAX);
+        Self { rosters, waiting, pending: None, next_look, deadline, stopping: false }
+    }
+
+    /// When to be asked again, whatever comes in; [`Duration::MAX`]: nobody waits.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
     }
 
     /// Nothing under way, and nobody who waits.
@@ -95,6 +105,17 @@ impl Changes {
     /// Begins what can be begun; `heard_within`: how recently a member must have been heard from
     /// that counts as alive.
     pub(super) fn begin(
+        &mut self,
+        groups: &mut Groups<Channels>,
+        us: NodeId,
+        now: Duration,
+        heard_within: Duration,
+    ) {
+        self.begin_now(groups, us, now, heard_within);
+        self.deadline = if self.waiting.is_empty() { Duration::MAX } else { now + WAITING_LOOK };
+    }
+
+    fn begin_now(
         &mut self,
         groups: &mut Groups<Channels>,
         us: NodeId,
@@ -131,7 +152,7 @@ impl Changes {
                 Ok(Planned::Change(change)) => change,
                 Ok(Planned::Nothing) => {
                     let changed = (self.rosters.borrow().committed_at, in_force);
-                    let _ = reply.send(Ok(changed));
+                    confirm(groups, changed, reply);
                     continue;
                 }
                 Err(MembersError::VoterNotBound) => {
@@ -202,6 +223,10 @@ impl Changes {
             rosters.committed_at = index;
             rosters.settled = true;
         });
+        if !self.waiting.is_empty() {
+            // What waited for this may be begun now.
+            self.deadline = Duration::ZERO;
+        }
         let Some(pending) = &mut self.pending else { return Ok(()) };
         if index >= pending.index && term != pending.term {
             // Another leader's, at its place or behind it: whether ours came before it is not told here.
@@ -264,6 +289,17 @@ impl Changes {
             let _ = reply.send(Err(NoChange::Request(refusal)));
         }
     }
+}
+
+/// Answers that it is so already, as soon as a majority has said that this member still leads: as a
+/// linearizable read does, for a later leader may have changed it since.
+fn confirm(groups: &mut Groups<Channels>, changed: Changed, reply: ChangeSender) {
+    let (confirmed, outcome) = oneshot::channel();
+    groups.read(DEFAULT_GROUP, confirmed);
+    tokio::spawn(async move {
+        let outcome = outcome.await.unwrap_or(Err(Refusal::Stopped));
+        let _ = reply.send(outcome.map(|()| changed).map_err(NoChange::Request));
+    });
 }
 
 fn refusal(error: ChangeError) -> NoChange {

@@ -309,9 +309,9 @@ impl Driver {
         self.groups.is_settled() && self.changes.is_idle()
     }
 
-    /// When the groups want to be asked, whatever comes in.
+    /// When the groups, or changes that wait, want to be asked, whatever comes in.
     fn deadline(&self) -> tokio::time::Instant {
-        (self.origin + self.groups.deadline()).into()
+        (self.origin + self.groups.deadline().min(self.changes.deadline())).into()
     }
 
     /// Whether the input said to stop.

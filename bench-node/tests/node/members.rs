@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use api::admin::admin_client::AdminClient;
 use api::admin::{ChangeMembershipRequest, ListMembershipRequest};
+use api::etcdserverpb::MemberUpdateRequest;
 use bench_node::NodeError;
 use bench_node::disk::Blocking;
 use tonic::Code;
@@ -406,4 +407,20 @@ async fn two_members_do_not_have_one_name() {
     let joiner = add(&mut cluster, "n1", true).await;
     let error = ends(&mut cluster.nodes[joiner]).await.to_string();
     assert!(error.contains("another member is called \"n1\""), "{error}");
+}
+
+/// It may be so no more: a later leader may have changed it.
+#[tokio::test]
+async fn that_it_is_so_already_is_not_said_by_a_leader_alone() {
+    let mut cluster = Cluster::start(3, "");
+    let leader = cluster.leader().await;
+    let id = cluster.nodes[leader].id().await.expect("it has one");
+    let mut client = cluster.nodes[leader].cluster_api();
+    let peer_ur_ls = vec![format!("http://{}", cluster.nodes[leader].config.own().peer)];
+    let request = MemberUpdateRequest { id, peer_ur_ls };
+    client.member_update(request.clone()).await.expect("a majority says so");
+    for follower in (0..3).filter(|node| *node != leader) {
+        cluster.nodes[follower].abort();
+    }
+    client.member_update(request).await.expect_err("nobody else says so");
 }

@@ -110,6 +110,18 @@ pub async fn member_add(endpoint: &str, peer: &str, timeout: Duration) -> Result
     })
 }
 
+/// The id of the member whose peers reach it at `peer` (`host:port`).
+pub async fn member_at(endpoint: &str, peer: &str, timeout: Duration) -> Result<u64, LoadError> {
+    let url = format!("http://{peer}");
+    let members = member_list(endpoint, timeout).await?;
+    let member = members.iter().find(|member| member.peer_ur_ls.contains(&url));
+    member.map(|member| member.id).ok_or_else(|| LoadError::Call {
+        call: "member list",
+        endpoint: endpoint.to_owned(),
+        problem: format!("no member is reached at {url}"),
+    })
+}
+
 /// All keys under `prefix`, read linearizably, in pages of about `page_keys`. Any endpoint may
 /// answer; those that do not are asked again until `patience` is over.
 pub async fn range_prefix(

@@ -143,9 +143,10 @@ async fn strike(
     }
 
     if let FaultKind::Replace { rejoin_after } = plan.kind {
+        let place = replace::Place::of(&victims, stage, &view)?;
         let kill = FaultKind::Kill { restart_after: None };
         let killed = bite(stage, &plan.id, kill, victims, &view, record).await?;
-        return replace::replace(stage, &view, record, killed, rejoin_after).await;
+        return replace::replace(stage, place, record, killed, rejoin_after).await;
     }
     let applied = bite(stage, &plan.id, plan.kind, victims, &view, record).await?;
     let Some(holds) = plan.kind.holds() else { return Ok(Vec::new()) };

@@ -26,22 +26,39 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const CHANGE_PATIENCE: Duration = Duration::from_secs(20);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
-/// Takes the place of the killed victim of `record`.
+/// The place of a member that is to be replaced.
+pub(super) struct Place {
+    victim: String,
+    /// Its id before.
+    old_id: u64,
+    /// Where its peers reach it, before and after.
+    peer: String,
+    /// The clients' endpoints of all others.
+    others: Vec<String>,
+}
+
+impl Place {
+    /// To be asked before the member is killed: without its id it cannot be replaced.
+    pub(super) fn of(victim: &[String], stage: &Stage, view: &View) -> anyhow::Result<Self> {
+        let victim = victim.first().context("one member is to be replaced")?.clone();
+        let status = view.of(&victim).with_context(|| format!("{victim} had given no status"))?;
+        let peer = stage.own()?.peer(&victim);
+        let peer = peer.with_context(|| format!("{victim} has no address"))?.to_owned();
+        let others = stage.cluster.nodes().iter().filter(|node| node.name != victim);
+        let others = others.map(|node| node.client.clone()).collect();
+        Ok(Self { old_id: status.member_id, victim, peer, others })
+    }
+}
+
+/// Takes the place of the victim of `record`, which is killed.
 pub(super) async fn replace(
     stage: &Arc<Stage>,
-    view: &View,
+    place: Place,
     record: &mut FaultRecord,
     killed: Applied,
     rejoin_after: Duration,
 ) -> anyhow::Result<Vec<String>> {
-    let victim = record.victims.first().context("one member is to be replaced")?.clone();
-    let own = stage.own()?;
-    let before = view.of(&victim).with_context(|| format!("{victim} had given no status"))?;
-    let old_id = before.member_id;
-    let peer = own.peer(&victim).with_context(|| format!("{victim} has no address"))?.to_owned();
-    let others = stage.cluster.nodes().iter().filter(|node| node.name != victim);
-    let others: Vec<String> = others.map(|node| node.client.clone()).collect();
-
+    let Place { victim, old_id, peer, others } = place;
     until_done(&others, |other| async move {
         match admin::member_remove(&other, old_id, CALL_TIMEOUT).await {
             // An earlier request, whose answer was lost, had done it.
@@ -58,7 +75,17 @@ pub(super) async fn replace(
 
     let add = |other: String| {
         let peer = peer.clone();
-        async move { admin::member_add(&other, &peer, CALL_TIMEOUT).await }
+        async move {
+            match admin::member_add(&other, &peer, CALL_TIMEOUT).await {
+                // An earlier request, whose answer was lost, had done it.
+                Err(LoadError::Call { problem, .. })
+                    if problem.contains("Peer URLs already exists") =>
+                {
+                    admin::member_at(&other, &peer, CALL_TIMEOUT).await
+                }
+                ended => ended,
+            }
+        }
     };
     let new_id = until_done(&others, add).await?;
     let added_s = seconds_since(stage, record);
@@ -82,11 +109,9 @@ pub(super) async fn replace(
         record.proof
     );
     stage.release(FaultKind::Replace { rejoin_after }, &record.victims);
+    // Where it has not, the judge says so, as of any fault.
     record.recovered_ns = stage.recovered(&record.victims).await;
-    Ok(match record.recovered_ns {
-        Some(_) => Vec::new(),
-        None => vec![format!("{victim}, which was replaced, has not caught up")],
-    })
+    Ok(Vec::new())
 }
 
 fn seconds_since(stage: &Stage, record: &FaultRecord) -> f64 {

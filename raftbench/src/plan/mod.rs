@@ -276,6 +276,7 @@ impl FaultKind {
         match self {
             FaultKind::Partition(partition) => partition.takes_out(),
             FaultKind::Link(_) | FaultKind::Transfer => false,
+            FaultKind::Disk(fault) => !matches!(fault.kind, DiskFaultKind::Slow { .. }),
             _ => true,
         }
     }
