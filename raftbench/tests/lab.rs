@@ -531,3 +531,43 @@ fn nothing_more_than(before: &Census) {
     }
     panic!("left behind: {left:#?}");
 }
+
+/// A leader that hears from no peer, and answers reads from its own belief that it leads, while
+/// the others have another one.
+#[cfg(feature = "seeded-bugs")]
+#[test]
+fn a_stale_read_fails_the_run() {
+    const CUT_OFF: &str = r#"linearizable = true
+[[faults]]
+kind = "partition"
+shape = "isolate"
+target = "leader"
+from = "peers"
+at_s = 1
+heal_after_s = 4
+"#;
+    let _alone = alone();
+    if users().is_empty() {
+        return;
+    }
+    let run = |bug: &[&str]| {
+        let lab = Lab::of(User::Self_, "network = \"cross-az\"", CUT_OFF);
+        let profile = lab.own_profile();
+        let text = std::fs::read_to_string(&profile).expect("written");
+        std::fs::write(&profile, text.replace("count = 100,", "count = 5,")).expect("ours");
+        let mut run = lab.command(&["run", profile.to_str().expect("text"), "--out", "out"]);
+        run.args(["--set", "cluster.bench_node.check_quorum=false"]).args(bug);
+        let output = run.output().expect("started");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (lab.bench.summary(), lab.bench.out().join("violation.svg").exists(), told)
+    };
+    let (summary, drawn, told) = run(&[]);
+    assert_eq!(summary["checks"]["linearizable"], "pass", "{told}\n{summary:#}");
+    assert!(!drawn, "{told}");
+    let bug = ["--set", "cluster.bench_node.seeded_bug=\"read-without-majority\""];
+    let (summary, drawn, told) = run(&bug);
+    assert_eq!(summary["verdict"], "fail", "{told}\n{summary:#}");
+    assert_eq!(summary["checks"]["linearizable"], "fail", "{told}\n{summary:#}");
+    assert_eq!(summary["checks"]["lost_writes"], 0, "{told}\n{summary:#}");
+    assert!(drawn, "no drawing of what was violated: {told}");
+}
