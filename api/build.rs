@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "raftbench/members.proto",
         "raftbench/peer.proto",
         "raftbench/admin.proto",
+        "raftbench/session.proto",
     ];
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;

@@ -1,5 +1,5 @@
-//! The wire: generated types of the etcd v3 subset and of the peer protocol. A leaf crate; it
-//! holds no behaviour, so that the load generator and the node meet only over the network.
+//! The wire: generated types of the etcd v3 subset, of the session, and of the peer protocol. A leaf
+//! crate; it holds no behaviour, so that the load generator and the node meet only over the network.
 
 /// etcd's `etcdserverpb`: KV, Cluster, Maintenance.
 #[allow(missing_docs, clippy::all, unreachable_pub)]
@@ -24,6 +24,16 @@ pub mod members {
 pub mod admin {
     tonic::include_proto!("raftbench.admin");
 }
+
+/// As deep as its package, for it names etcd's types.
+mod raftbench {
+    /// Many requests over one stream.
+    #[allow(missing_docs, clippy::all, unreachable_pub)]
+    pub mod session {
+        tonic::include_proto!("raftbench.session");
+    }
+}
+pub use raftbench::session;
 
 /// The peer protocol of bench-node.
 #[allow(missing_docs, clippy::all, unreachable_pub)]

@@ -22,8 +22,10 @@ use crate::recorder::{ErrorTexts, Recorder};
 use crate::schedule::Schedule;
 use crate::sender::{Sender, Share};
 use crate::spec::{Arrivals, LoadSpec};
+use crate::target::etcd::Etcd;
+use crate::target::session::Session;
 use crate::target::simulated::Simulated;
-use crate::target::{Connection, Target};
+use crate::target::{Api, Connection, Target};
 use crate::timeline::{RealTime, Timeline, VirtualTime};
 use crate::workload::Values;
 use crate::{closed_loop, open_loop};
@@ -63,6 +65,18 @@ struct WorkerResult {
 }
 
 impl Load {
+    /// The same for the endpoints of a cluster, spoken to by this interface.
+    pub async fn connect_by(
+        api: Api,
+        spec: &LoadSpec,
+        endpoints: &[String],
+    ) -> Result<Self, LoadError> {
+        match api {
+            Api::Etcd => Self::connect(spec, Arc::new(Etcd::new(endpoints)?)).await,
+            Api::Session => Self::connect(spec, Arc::new(Session::new(endpoints)?)).await,
+        }
+    }
+
     /// Starts the workers and brings every connection up.
     pub async fn connect<T: Target>(spec: &LoadSpec, target: Arc<T>) -> Result<Self, LoadError> {
         let endpoints = target.endpoints().to_vec();

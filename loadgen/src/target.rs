@@ -15,8 +15,38 @@ use crate::error::LoadError;
 pub mod admin;
 pub mod etcd;
 mod grpc;
+mod link;
 pub mod null;
+pub mod session;
 pub mod simulated;
+
+/// How a cluster is spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Api {
+    /// etcd's v3 gRPC API, a call for each operation.
+    #[default]
+    Etcd,
+    /// bench-node's session: many operations over one stream.
+    Session,
+}
+
+impl Api {
+    /// As profiles have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::Session => "session",
+        }
+    }
+
+    /// As reports have it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd v3 gRPC",
+            Self::Session => "bench-node session",
+        }
+    }
+}
 
 /// Something that can be loaded.
 pub trait Target: Send + Sync + 'static {

@@ -19,7 +19,8 @@ restart_after_s = 3
 #[test]
 fn a_leader_kill_on_etcd_is_seen_by_clients_and_servers() {
     needs_etcd();
-    a_leader_kill_is_seen_by_clients_and_servers("etcd");
+    let summary = a_leader_kill_is_seen_by_clients_and_servers("etcd");
+    assert_eq!(summary["api"], "etcd v3 gRPC");
 }
 
 #[test]
@@ -27,7 +28,15 @@ fn a_leader_kill_on_bench_node_is_seen_by_clients_and_servers() {
     a_leader_kill_is_seen_by_clients_and_servers("bench-node");
 }
 
-fn a_leader_kill_is_seen_by_clients_and_servers(target: &str) {
+/// Many operations over one stream, which breaks with its leader.
+#[test]
+fn a_leader_kill_is_seen_by_sessions_too() {
+    let summary = a_leader_kill_is_seen_by_clients_and_servers("bench-node-session");
+    assert_eq!(summary["target"], "bench-node");
+    assert_eq!(summary["api"], "bench-node session");
+}
+
+fn a_leader_kill_is_seen_by_clients_and_servers(target: &str) -> serde_json::Value {
     let bench = Bench::with(&profile(LEADER_KILL));
     let output = bench.command("run", target).output().expect("started");
     let summary = bench.summary();
@@ -49,6 +58,7 @@ fn a_leader_kill_is_seen_by_clients_and_servers(target: &str) {
     assert_eq!(summary["checks"]["lost_writes"], 0, "{told}");
     let undone = chaos::journal::not_undone(&bench.out().join("undo.jsonl")).expect("a journal");
     assert_eq!(undone, []);
+    summary
 }
 
 fn exit_code(summary: &serde_json::Value) -> i32 {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use loadgen::spec::Arrivals;
+use loadgen::target::Api;
 use raftbench::plan::{FaultKind, FaultTarget, Plan, Target};
 use raftbench::profile::{Change, Profile, embedded};
 
@@ -33,7 +34,8 @@ fn every_embedded_profile_is_a_plan_on_every_target() {
     for name in embedded::names() {
         let profile = Profile::find(name).expect(name);
         assert!(!embedded::description(name).is_empty(), "{name} has no description");
-        for (target, nodes) in [("bench-node", "3"), ("etcd", "5"), ("bench-node", "7")] {
+        let targets = [("bench-node", "3"), ("etcd", "5"), ("bench-node-session", "7")];
+        for (target, nodes) in targets {
             let nodes = Change::set(&format!("cluster.nodes={nodes}")).expect("a change");
             profile.plan(&[Change::target(target), nodes], 1, "p/").expect(name);
         }
@@ -352,4 +354,16 @@ fn a_network_that_cannot_be_is_refused_with_its_line() {
         refused(&with_network(network), &[], &expected);
     }
     refused(&with_network("network = \"jitter\""), &["cluster.links=ebpf"], &["`netem`"]);
+}
+
+#[test]
+fn a_session_is_bench_nodes_own() {
+    let of = |flags: &[&str]| plan(LEAST, flags).map(|plan| (plan.cluster.target, plan.api));
+    assert_eq!(of(&[]), Ok((Target::BenchNode, Api::Etcd)));
+    let session = Ok((Target::BenchNode, Api::Session));
+    assert_eq!(of(&["cluster.target=\"bench-node-session\""]), session);
+    assert_eq!(of(&["load.api=\"session\""]), session);
+    let flags = ["cluster.target=\"etcd\"", "load.api=\"session\""];
+    refused(LEAST, &flags, &["load.api", "etcd speaks `etcd` alone"]);
+    refused(LEAST, &["load.api=\"sesion\""], &["load.api", "did you mean `session`"]);
 }

@@ -17,7 +17,7 @@ use super::Shared;
 use super::forward::{Forwarded, forward};
 use super::leader::{Place, Way};
 use super::reads::{self, LONG_BYTES, LONG_KEYS};
-use crate::driver::{Input, Refusal};
+use crate::driver::{Input, OutcomeSender, Refusal};
 use crate::kv::{self, Command, KvError, MAX_REQUEST_BYTES, Store, check};
 
 /// Serves etcd's KV.
@@ -51,7 +51,7 @@ impl KvService {
     }
 
     /// Brings a request to the leader, and its answer back.
-    async fn ask(&self, asked: Asked) -> Result<Answer, Status> {
+    pub(super) async fn ask(&self, asked: Asked) -> Result<Answer, Status> {
         let arrived = std::time::Instant::now();
         let data = match &asked {
             Asked::Command(command) => command.encode(),
@@ -92,7 +92,7 @@ impl KvService {
         arrived: std::time::Instant,
     ) -> Result<Result<Answer, Status>, Refusal> {
         let (reply, outcome) = oneshot::channel();
-        let input = Input::Propose { data, arrived, reply };
+        let input = Input::Propose { data, arrived, reply: OutcomeSender::Call(reply) };
         self.shared.inputs.send(input).map_err(|_| Refusal::Stopped)?;
         let applied = outcome.await.map_err(|_| Refusal::Stopped)??;
         // What follows until the handler hands its answer over waits for nothing.
@@ -101,7 +101,7 @@ impl KvService {
     }
 
     /// Waits until this member's store holds all that was committed when the request came.
-    async fn catch_up(&self) -> Result<(), Refusal> {
+    pub(super) async fn catch_up(&self) -> Result<(), Refusal> {
         let (reply, outcome) = oneshot::channel();
         self.shared.inputs.send(Input::Read(reply)).map_err(|_| Refusal::Stopped)?;
         outcome.await.map_err(|_| Refusal::Stopped)?
@@ -119,7 +119,7 @@ impl KvService {
     }
 
     /// Answers from this member's store as it is.
-    async fn range_here(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+    pub(super) async fn range_here(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
         let is_long = |store: &Store| store.is_longer(&request, LONG_KEYS, LONG_BYTES);
         let asked = request.clone();
         Ok(self.shared.read_long(is_long, move |store| store.range(&asked)).await??)
@@ -225,6 +225,6 @@ impl Kv for KvService {
 }
 
 /// Cannot happen: the store answers each command by its own kind.
-fn mismatch() -> Status {
+pub(super) fn mismatch() -> Status {
     Status::internal("the answer is of another kind than the request")
 }

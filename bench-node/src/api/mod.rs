@@ -1,4 +1,5 @@
-//! The client API: a subset of etcd's v3 gRPC API, and an admin service of this node's own.
+//! The client API: a subset of etcd's v3 gRPC API, and an admin service and a session of this node's
+//! own.
 //!
 //! Invariant: a write or a linearizable read is answered by the leader, wherever it arrived; what
 //! is answered as failed never happened, and what may have happened is answered as such.
@@ -22,6 +23,7 @@ mod leader;
 mod maintenance;
 mod members;
 mod reads;
+mod session;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
@@ -33,11 +35,13 @@ use api::etcdserverpb::ResponseHeader;
 use api::etcdserverpb::cluster_server::ClusterServer;
 use api::etcdserverpb::kv_server::KvServer;
 use api::etcdserverpb::maintenance_server::MaintenanceServer;
+use api::session::session_server::SessionServer;
 use axum::http::Uri;
 use axum::response::Response;
 use cluster::ClusterService;
 use grpc::AsEtcd;
 use maintenance::MaintenanceService;
+use session::SessionService;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 use tonic::service::Routes;
@@ -107,7 +111,11 @@ impl Shared {
                 MaintenanceServer::new(MaintenanceService::new(Arc::clone(self)))
                     .max_decoding_message_size(MAX_MESSAGE_BYTES),
             ))
-            .add_service(AdminServer::new(AdminService::new(Arc::clone(self))));
+            .add_service(AdminServer::new(AdminService::new(Arc::clone(self))))
+            .add_service(
+                SessionServer::new(SessionService::new(Arc::clone(self)))
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            );
         let router = routes.axum_router_mut();
         let metrics = crate::scrape::router(self.inputs.clone(), Arc::clone(&self.metrics));
         *router = std::mem::take(router).fallback(not_served).merge(metrics);
@@ -180,26 +188,35 @@ pub(crate) struct Admission {
 /// A request that was let in, until it is dropped.
 struct Admitted<'a> {
     admission: &'a Admission,
-    bytes: u64,
+    bytes: usize,
 }
 
 impl Admission {
     fn admit(&self, bytes: usize) -> Result<Admitted<'_>, Status> {
-        let admitted = Admitted { admission: self, bytes: bytes as u64 };
+        self.enter(bytes)?;
+        Ok(Admitted { admission: self, bytes })
+    }
+
+    /// Who was let in says itself when it leaves.
+    fn enter(&self, bytes: usize) -> Result<(), Status> {
         let requests = self.requests.fetch_add(1, Ordering::Relaxed);
-        let before = self.bytes.fetch_add(admitted.bytes, Ordering::Relaxed);
-        if requests >= MAX_REQUESTS || before + admitted.bytes > MAX_REQUESTS_BYTES {
-            // Dropping what was counted takes it off again.
+        let before = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if requests >= MAX_REQUESTS || before + bytes as u64 > MAX_REQUESTS_BYTES {
+            self.leave(bytes);
             return Err(Status::resource_exhausted("etcdserver: too many requests"));
         }
-        Ok(admitted)
+        Ok(())
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.requests.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 }
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        self.admission.requests.fetch_sub(1, Ordering::Relaxed);
-        self.admission.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.admission.leave(self.bytes);
     }
 }
 

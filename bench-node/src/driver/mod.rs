@@ -102,8 +102,56 @@ pub(crate) struct Applied {
     pub at: Instant,
 }
 
+/// What became of a proposal.
+pub(crate) type Outcome = Result<Applied, Refusal>;
+
 /// Tells a proposer what became of its command.
-pub(crate) type OutcomeSender = oneshot::Sender<Result<Applied, Refusal>>;
+pub(crate) enum OutcomeSender {
+    /// A call, which waits for it alone.
+    Call(oneshot::Sender<Outcome>),
+    /// One of many requests that share a stream.
+    Session(Ticket),
+}
+
+/// Whoever has many commands on their way, by its own numbers.
+pub(crate) trait Proposer: Send + Sync {
+    /// What became of one; the command comes back with it.
+    fn settle(self: Arc<Self>, number: u64, command: Bytes, outcome: Outcome);
+}
+
+/// A command on its way. It is settled once, whatever happens: one that is dropped has an unknown
+/// outcome, for the loop has ended.
+pub(crate) struct Ticket(Option<(Arc<dyn Proposer>, u64, Bytes)>);
+
+impl OutcomeSender {
+    /// Whoever waits may have given up.
+    pub(crate) fn send(self, outcome: Outcome) {
+        match self {
+            Self::Call(reply) => drop(reply.send(outcome)),
+            Self::Session(ticket) => ticket.settle(outcome),
+        }
+    }
+}
+
+impl Ticket {
+    pub(crate) fn new(proposer: Arc<dyn Proposer>, number: u64, command: Bytes) -> Self {
+        Self(Some((proposer, number, command)))
+    }
+
+    fn settle(mut self, outcome: Outcome) {
+        if let Some((proposer, number, command)) = self.0.take() {
+            proposer.settle(number, command, outcome);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some((proposer, number, command)) = self.0.take() {
+            proposer.settle(number, command, Err(Refusal::Stopped));
+        }
+    }
+}
 /// Tells a reader that the store is recent enough.
 pub(crate) type ReadSender = oneshot::Sender<Result<(), Refusal>>;
 
@@ -204,7 +252,7 @@ pub(crate) async fn run(
             Some(Input::Introduced) => break,
             Some(Input::Stop) | None => return Ok(()),
             Some(Input::LogFailed(error)) => return Err(NodeError::Log(error)),
-            Some(Input::Propose { reply, .. }) => drop(reply.send(Err(Refusal::NotLeader))),
+            Some(Input::Propose { reply, .. }) => reply.send(Err(Refusal::NotLeader)),
             Some(Input::Read(reply)) => drop(reply.send(Err(Refusal::NotLeader))),
             Some(Input::Inspect(reply)) => drop(reply.send(Inspection::unstarted())),
             Some(Input::Transfer(_, reply)) => {
@@ -403,7 +451,7 @@ impl Driver {
                 result: applied.result,
                 at: *origin + applied.at,
             };
-            let _ = reply.send(outcome.map(applied));
+            reply.send(outcome.map(applied));
         }
         for (reply, outcome) in outcomes.reads.drain(..) {
             let _ = reply.send(outcome);

@@ -14,6 +14,7 @@ mod metrics;
 mod oracle;
 mod refusals;
 mod saves;
+mod session;
 mod snapshots;
 mod stalled_disk;
 mod transfer;

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
-use super::etcd::host_and_port;
+use super::link::host_and_port;
 use crate::error::LoadError;
 
 /// One call may take this long.

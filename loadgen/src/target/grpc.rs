@@ -1,12 +1,12 @@
-//! One unary gRPC call over a bare HTTP/2 connection: framing, status, and what an error allows
-//! one to conclude.
+//! Unary gRPC calls and streams over a bare HTTP/2 connection: framing, status, and what an error
+//! allows one to conclude.
 //!
 //! Invariant: `fail` only where the server provably did nothing. Whatever happens to a call after
 //! its request was handed to HTTP/2 is unknown, unless the server itself says otherwise below.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use h2::RecvStream;
 use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
 use history::Outcome;
 use http::{HeaderValue, Method, Request, Uri, header};
 use prost::Message;
@@ -32,6 +32,17 @@ pub(super) fn start(
     method: &MethodUri,
     message: &impl Message,
 ) -> Result<ResponseFuture, NotSent> {
+    let (response, mut body) = open(connection, method)?;
+    // From here on frames may be on their way: an error is the response's to tell.
+    let _ = body.send_data(frame(message), true);
+    Ok(response)
+}
+
+/// Opens a stream for requests; the response is where the answers come.
+pub(super) fn open(
+    connection: &mut SendRequest<Bytes>,
+    method: &MethodUri,
+) -> Result<(ResponseFuture, SendStream<Bytes>), NotSent> {
     let mut request = Request::new(());
     *request.method_mut() = Method::POST;
     *request.uri_mut() = method.0.clone();
@@ -40,12 +51,22 @@ pub(super) fn start(
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static("raftbench"));
-    let (response, mut body) = connection
+    connection
         .send_request(request, false)
-        .map_err(|error| NotSent(format!("the connection takes no requests: {error}")))?;
-    // From here on frames may be on their way: an error is the response's to tell.
-    let _ = body.send_data(frame(message), true);
-    Ok(response)
+        .map_err(|error| NotSent(format!("the connection takes no requests: {error}")))
+}
+
+/// Waits until the server has opened its side of a stream.
+pub(super) async fn opened(response: ResponseFuture) -> Result<RecvStream, Status> {
+    let broken = |error: h2::Error| Status::unavailable(format!("the connection broke: {error}"));
+    let (head, body) = response.await.map_err(broken)?.into_parts();
+    match Status::from_header_map(&head.headers) {
+        Some(status) if status.code() != Code::Ok => Err(status),
+        _ if head.status != http::StatusCode::OK => {
+            Err(Status::unknown(format!("HTTP status {}", head.status)))
+        }
+        _ => Ok(body),
+    }
 }
 
 /// Waits for the answer.
@@ -87,8 +108,61 @@ fn check(status: &Status) -> Result<(), CallError> {
     if status.code() == Code::Ok {
         return Ok(());
     }
+    Err(call_error(status))
+}
+
+/// An error as its caller sees it.
+pub(super) fn call_error(status: &Status) -> CallError {
     let text = format!("{:?}: {}", status.code(), status.message());
-    Err(CallError { outcome: outcome_of(status), text })
+    CallError { outcome: outcome_of(status), text }
+}
+
+/// The messages of a stream.
+pub(super) struct Frames {
+    body: RecvStream,
+    /// Of messages that are not whole yet.
+    received: BytesMut,
+}
+
+impl Frames {
+    pub(super) fn of(body: RecvStream) -> Self {
+        Self { body, received: BytesMut::new() }
+    }
+
+    /// The next one; `None`: the stream ended well.
+    pub(super) async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, CallError> {
+        loop {
+            if let Some(message) = split_frame(&mut self.received)? {
+                return M::decode(message).map(Some).map_err(malformed);
+            }
+            let Some(part) = self.body.data().await else { break };
+            let part = part.map_err(broken)?;
+            self.body.flow_control().release_capacity(part.len()).map_err(broken)?;
+            self.received.extend_from_slice(&part);
+        }
+        if let Some(status) = self.body.trailers().await.map_err(broken)? {
+            check(&Status::from_header_map(&status).unwrap_or_else(|| Status::unknown("")))?;
+        }
+        Ok(None)
+    }
+}
+
+/// Takes the first message off, if it is whole.
+fn split_frame(received: &mut BytesMut) -> Result<Option<Bytes>, CallError> {
+    let Some(&[compressed, a, b, c, d]) = received.first_chunk::<5>() else { return Ok(None) };
+    if compressed != 0 {
+        return Err(CallError::unknown("the answer is compressed, which nobody asked for"));
+    }
+    let whole = 5 + u32::from_be_bytes([a, b, c, d]) as usize;
+    if received.len() < whole {
+        received.reserve(whole - received.len());
+        return Ok(None);
+    }
+    Ok(Some(received.split_to(whole).freeze().slice(5..)))
+}
+
+fn malformed(error: prost::DecodeError) -> CallError {
+    CallError::unknown(format!("the answer is malformed: {error}"))
 }
 
 fn broken(error: h2::Error) -> CallError {
@@ -96,7 +170,7 @@ fn broken(error: h2::Error) -> CallError {
 }
 
 /// Prefixes a message with gRPC's five bytes: not compressed, and its length.
-fn frame(message: &impl Message) -> Bytes {
+pub(super) fn frame(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
     let mut frame = BytesMut::with_capacity(5 + length);
     frame.put_u8(0);
@@ -114,7 +188,7 @@ fn unframe<M: Message + Default>(mut body: Bytes) -> Result<M, CallError> {
     if !whole {
         return Err(CallError::unknown("the answer is not one whole gRPC message"));
     }
-    M::decode(body).map_err(|error| CallError::unknown(format!("the answer is malformed: {error}")))
+    M::decode(body).map_err(malformed)
 }
 
 async fn read_body(body: &mut RecvStream) -> Result<Bytes, h2::Error> {

@@ -12,7 +12,7 @@ use loadgen::clock::RunClock;
 use loadgen::record::LoadResult;
 use loadgen::spec::{Arrivals, Consistency, KeyDistribution, Keys, LoadSpec, MIN_VALUE_BYTES};
 use loadgen::summary::{LoadSummary, Quantiles, generator_cpu_share};
-use loadgen::target::etcd::Etcd;
+use loadgen::target::Api;
 use loadgen::target::null::NullServer;
 use loadgen::{Load, Progress};
 use serde::Serialize;
@@ -70,6 +70,9 @@ pub(super) struct Args {
     /// With --null: raise the rate until the generator is past its limit
     #[arg(long, requires = "null", conflicts_with_all = ["stall_at_s", "arrivals"])]
     ceiling: bool,
+    /// Speak bench-node's session API instead of etcd's
+    #[arg(long, conflicts_with = "null")]
+    session: bool,
     /// Print one JSON document instead of the table
     #[arg(long)]
     json: bool,
@@ -162,8 +165,8 @@ impl Args {
             Some(null) => vec![null.endpoint()],
             None => self.whom.endpoints.clone(),
         };
-        let target = Arc::new(Etcd::new(&endpoints)?);
-        let load = Load::connect(spec, target).await?;
+        let api = if self.session { Api::Session } else { Api::Etcd };
+        let load = Load::connect_by(api, spec, &endpoints).await?;
         let clock = RunClock::starting_in(spec.warmup + Duration::from_millis(20));
         if let (Some(null), Some(at_s), Some(ms)) = (&null, self.stall_at_s, self.stall_ms) {
             let from = Duration::try_from_secs_f64(at_s).context("--stall-at-s")?;

@@ -110,6 +110,7 @@ async fn observe(
 ) -> anyhow::Result<Observed> {
     let script = Script {
         load: &plan.load,
+        api: plan.api,
         faults: &plan.faults,
         election_timeout: Duration::from_millis(plan.cluster.election_timeout_ms),
         seed: plan.seed,

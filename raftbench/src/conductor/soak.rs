@@ -122,6 +122,7 @@ async fn batch(
     load.keys.prefix = format!("{}{first}/", load.keys.prefix);
     let script = Script {
         load: &load,
+        api: plan.api,
         faults: &faults,
         election_timeout: Duration::from_millis(plan.cluster.election_timeout_ms),
         seed: plan.seed.wrapping_add(first),

@@ -11,7 +11,7 @@ use chaos::journal::Journal;
 use loadgen::clock::RunClock;
 use loadgen::record::LoadResult;
 use loadgen::spec::LoadSpec;
-use loadgen::target::etcd::Etcd;
+use loadgen::target::Api;
 use loadgen::{Load, Progress};
 
 use super::cluster::Cluster;
@@ -30,6 +30,7 @@ const RECOVERY_DEADLINE: Duration = Duration::from_secs(30);
 /// What is walked.
 pub(super) struct Script<'a> {
     pub(super) load: &'a LoadSpec,
+    pub(super) api: Api,
     pub(super) faults: &'a [FaultPlan],
     pub(super) election_timeout: Duration,
     pub(super) seed: u64,
@@ -74,7 +75,7 @@ pub(super) async fn walk(
         "faults need processes that this run started; an external cluster has none"
     );
     let journal = Journal::create(script.undo_journal)?;
-    let load = Load::connect(script.load, Arc::new(Etcd::new(&cluster.endpoints())?)).await?;
+    let load = Load::connect_by(script.api, script.load, &cluster.endpoints()).await?;
     let clock = RunClock::starting_in(script.load.warmup + BEFORE_LOAD);
     (watch.says)("load begins");
 

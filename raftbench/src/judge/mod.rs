@@ -104,7 +104,7 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
         description: plan.description.clone(),
         target: plan.cluster.target.name().into(),
         target_version: observed.target_version.clone(),
-        api: "etcd v3 gRPC".into(),
+        api: plan.api.title().into(),
         nodes: observed.nodes.len(),
         seed: plan.seed,
         verdict,

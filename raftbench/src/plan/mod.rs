@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use loadgen::preload::Preload;
 use loadgen::spec::LoadSpec;
+use loadgen::target::Api;
 use toml::Table;
 
 pub use disk::{DiskFaultKind, DiskFaultPlan, DiskPlan};
@@ -46,6 +47,8 @@ pub struct Plan {
     pub preload: Option<Preload>,
     /// How it is loaded.
     pub load: LoadSpec,
+    /// By which of its interfaces.
+    pub api: Api,
     /// What breaks, by time.
     pub faults: Vec<FaultPlan>,
     /// What is checked besides the thresholds.

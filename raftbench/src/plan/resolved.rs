@@ -106,6 +106,7 @@ impl Plan {
             Consistency::Serializable => "serializable",
         };
         out.insert("reads".into(), reads.into());
+        out.insert("api".into(), self.api.name().into());
         // Rounded, so that 1 - 0.9 reads 0.1.
         let get_share = ((1.0 - load.put_share) * 1e9).round() / 1e9;
         let mix = table([("put", load.put_share.into()), ("get", get_share.into())]);

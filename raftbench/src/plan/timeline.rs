@@ -48,11 +48,12 @@ impl fmt::Display for Plan {
         }
         writeln!(
             f,
-            ", {:.0} % puts of {} bytes, {} keys, {} connections, timeout {} ms",
+            ", {:.0} % puts of {} bytes, {} keys, {} connections by {}, timeout {} ms",
             load.put_share * 100.0,
             load.value_bytes,
             load.keys.count,
             load.connections,
+            self.api.title(),
             load.timeout.as_millis()
         )?;
         if let Some(preload) = &self.preload {

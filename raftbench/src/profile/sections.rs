@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use loadgen::preload::Preload;
 use loadgen::spec::{Arrivals, Consistency, KeyDistribution, Keys, LoadSpec, MIN_VALUE_BYTES};
+use loadgen::target::Api;
 
 use super::document::Document;
 use super::section::{Numbers, Section};
@@ -39,6 +40,7 @@ const LOAD: &[&str] = &[
     "keys",
     "values",
     "preload",
+    "api",
 ];
 
 /// More nodes than this on one machine measure the machine.
@@ -59,6 +61,7 @@ pub(super) fn plan(
     let root = Section::root(document, ROOT)?;
     let cluster = cluster(&root.section("cluster", CLUSTER)?, seed)?;
     let load = load(&root, seed, key_prefix)?;
+    let api = api(&root, &cluster.target)?;
     let preload = preload(&root.section("load", LOAD)?)?;
     let checks = checks(&root.section("checks", &["audit", "linearizable"])?, &load)?;
     let faults = faults::faults(&root, &cluster, load.measure, seed)?;
@@ -69,6 +72,7 @@ pub(super) fn plan(
         cluster,
         preload,
         load,
+        api,
         faults,
         checks,
         limits: limits(&root)?,
@@ -80,19 +84,21 @@ fn cluster(section: &Section<'_>, seed: u64) -> Result<ClusterPlan, ProfileError
     #[derive(Clone, Copy, PartialEq)]
     enum Name {
         BenchNode,
+        BenchNodeSession,
         Etcd,
         Nats,
         External,
     }
     let choices = [
         ("bench-node", Name::BenchNode),
+        (SESSION_TARGET, Name::BenchNodeSession),
         ("etcd", Name::Etcd),
         ("nats", Name::Nats),
         ("external", Name::External),
     ];
     let target_name = section.choice("target", &choices)?.unwrap_or(Name::BenchNode);
     let target = match target_name {
-        Name::BenchNode => Target::BenchNode,
+        Name::BenchNode | Name::BenchNodeSession => Target::BenchNode,
         Name::Etcd => Target::Etcd,
         Name::Nats => {
             let message = "`nats` is not available yet; there are `bench-node`, `etcd` and \
@@ -181,6 +187,22 @@ fn endpoints(section: &Section<'_>) -> Result<Vec<String>, ProfileError> {
         return Err(section.error_at("endpoints", format!("has `{}` twice", twice[0])));
     }
     Ok(endpoints)
+}
+
+/// `bench-node-session` is bench-node, spoken to by sessions.
+const SESSION_TARGET: &str = "bench-node-session";
+
+fn api(root: &Section<'_>, target: &Target) -> Result<Api, ProfileError> {
+    let section = root.section("load", LOAD)?;
+    let choices = [Api::Etcd, Api::Session].map(|api| (api.name(), api));
+    let by_target = root.section("cluster", CLUSTER)?.text("target")? == Some(SESSION_TARGET);
+    let otherwise = if by_target { Api::Session } else { Api::Etcd };
+    let api = section.choice("api", &choices)?.unwrap_or(otherwise);
+    if api == Api::Session && *target == Target::Etcd {
+        let message = "`session` is bench-node's own; etcd speaks `etcd` alone";
+        return Err(section.error_at("api", message.into()));
+    }
+    Ok(api)
 }
 
 fn load(root: &Section<'_>, seed: u64, key_prefix: &str) -> Result<LoadSpec, ProfileError> {

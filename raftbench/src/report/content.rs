@@ -69,8 +69,13 @@ fn verdict(summary: &Summary, blocks: &mut Vec<Block>) {
     blocks.extend(summary.reasons.iter().skip(1).map(|reason| Block::Item(reason.clone())));
     blocks.extend(summary.warnings.iter().map(|warning| Block::Item(format!("note: {warning}"))));
     blocks.push(Block::Line(format!(
-        "{} on {} ({}), {} nodes, seed {}",
-        summary.profile, summary.target, summary.target_version, summary.nodes, summary.seed
+        "{} on {} ({}) by {}, {} nodes, seed {}",
+        summary.profile,
+        summary.target,
+        summary.target_version,
+        summary.api,
+        summary.nodes,
+        summary.seed
     )));
     if !summary.description.is_empty() {
         blocks.push(Block::Line(summary.description.clone()));

@@ -1,0 +1,327 @@
+//! Sessions: many requests over one stream, answers in any order.
+//!
+//! Invariant: every request that is taken is answered once, for as long as its stream is up, and what
+//! its answer says of it is what the KV service would say: a put is proposed at most once, and goes to
+//! another member only where it was provably not proposed. A session holds a bounded number of
+//! requests; what comes beyond waits in the socket, also while the client takes no answers.
+//!
+//! On the leader, a put goes to the loop without a task or a channel of its own, and the gets of a
+//! frame share one question of who leads. On other members each request goes the way of a call.
+
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use api::etcdserverpb::{PutRequest, RangeRequest};
+use api::session::answer::Answer as Kind;
+use api::session::request::Request as Asking;
+use api::session::session_server::Session;
+use api::session::{Answer, Answers, Failure, Request, Requests};
+use bytes::Bytes;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status, Streaming};
+
+use super::kv::{self, Asked, KvService};
+use super::{Shared, stopped};
+use crate::driver::{Input, Outcome, OutcomeSender, Proposer, Refusal, Ticket};
+use crate::kv::{self as store, Command, KvError, MAX_REQUEST_BYTES, check};
+
+/// Requests of one session on their way at once, and in a frame, at most.
+const MAX_IN_SESSION: usize = 8192;
+/// A frame of answers is closed once their values come to so much.
+const FRAME_BYTES: usize = 1 << 20;
+/// Frames of answers that wait for the connection.
+const QUEUED_FRAMES: usize = 2;
+
+/// Serves sessions.
+pub(crate) struct SessionService {
+    shared: Arc<Shared>,
+}
+
+impl SessionService {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+type Frames = Pin<Box<dyn Stream<Item = Result<Answers, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Session for SessionService {
+    type OpenStream = Frames;
+
+    async fn open(
+        &self,
+        requests: tonic::Request<Streaming<Requests>>,
+    ) -> Result<Response<Frames>, Status> {
+        let desk = Arc::new(Desk {
+            kv: KvService::for_clients(Arc::clone(&self.shared)),
+            shared: Arc::clone(&self.shared),
+            room: Semaphore::new(MAX_IN_SESSION),
+            settled: Mutex::default(),
+            news: Notify::new(),
+        });
+        let (frames, sent) = mpsc::channel(QUEUED_FRAMES);
+        tokio::spawn(desk.serve(requests.into_inner(), frames));
+        Ok(Response::new(Box::pin(ReceiverStream::new(sent))))
+    }
+}
+
+/// One session.
+struct Desk {
+    kv: KvService,
+    shared: Arc<Shared>,
+    /// A place for each request on its way.
+    room: Semaphore,
+    settled: Mutex<Vec<Settled>>,
+    /// Something was settled.
+    news: Notify,
+}
+
+/// An answer that waits for its frame.
+struct Settled {
+    answer: Answer,
+    /// Of a put that was let in here.
+    _admitted: Option<Admitted>,
+    /// Of a put: since when the store holds it.
+    applied: Option<Instant>,
+}
+
+/// Its place among all requests of this member, until its answer is handed over or nobody listens.
+struct Admitted {
+    shared: Arc<Shared>,
+    bytes: usize,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.shared.admission.leave(self.bytes);
+    }
+}
+
+impl Desk {
+    async fn serve(
+        self: Arc<Self>,
+        mut requests: Streaming<Requests>,
+        frames: mpsc::Sender<Result<Answers, Status>>,
+    ) {
+        let mut taking = pin!(self.take_all(&mut requests));
+        let mut ended = None;
+        // While the client takes no answers, nothing more is taken from it either.
+        while self.hand_over(&frames).await {
+            if ended.is_some() && self.room.available_permits() == MAX_IN_SESSION {
+                break;
+            }
+            tokio::select! {
+                () = self.news.notified() => {}
+                () = frames.closed() => return,
+                result = &mut taking, if ended.is_none() => ended = Some(result),
+            }
+        }
+        if let Some(Err(status)) = ended {
+            let _ = frames.send(Err(status)).await;
+        }
+    }
+
+    /// Until the client has sent all, or this member stops.
+    async fn take_all(self: &Arc<Self>, requests: &mut Streaming<Requests>) -> Result<(), Status> {
+        loop {
+            let frame = tokio::select! {
+                frame = requests.message() => frame?,
+                () = self.shared.inputs.closed() => return Err(stopped()),
+            };
+            let Some(frame) = frame else { return Ok(()) };
+            let count = u32::try_from(frame.requests.len()).unwrap_or(u32::MAX);
+            if count as usize > MAX_IN_SESSION {
+                return Err(Status::invalid_argument(format!(
+                    "{count} requests in a frame: it holds {MAX_IN_SESSION} at most"
+                )));
+            }
+            let places = self.room.acquire_many(count).await;
+            places.expect("nobody closes it").forget();
+            self.take(frame.requests);
+        }
+    }
+
+    fn take(self: &Arc<Self>, requests: Vec<Request>) {
+        let arrived = Instant::now();
+        let leads = self.shared.view.borrow().leader == Some(self.shared.id);
+        let mut reads = Vec::new();
+        for Request { id, request } in requests {
+            let taken = match request {
+                Some(Asking::Put(request)) => self.take_put(id, request, leads, arrived),
+                Some(Asking::Range(request)) => self.check_range(&request).map(|()| {
+                    reads.push((id, request));
+                }),
+                None => Err(Status::invalid_argument("the request asks for nothing")),
+            };
+            if let Err(refused) = taken {
+                self.settle_with(id, Err(refused), None, None);
+            }
+        }
+        let now =
+            |(_, request): &(u64, RangeRequest)| request.serializable && self.shared.restored();
+        let (here, asking): (Vec<_>, Vec<_>) = reads.into_iter().partition(now);
+        for reads in [(here, true), (asking, false)] {
+            let (reads, current) = reads;
+            if !reads.is_empty() {
+                tokio::spawn(Arc::clone(self).read(reads, current, leads));
+            }
+        }
+    }
+
+    fn take_put(
+        self: &Arc<Self>,
+        id: u64,
+        request: PutRequest,
+        leads: bool,
+        arrived: Instant,
+    ) -> Result<(), Status> {
+        check::put(&request)?;
+        if !leads {
+            tokio::spawn(Arc::clone(self).ask(id, Asked::Command(Command::Put(request))));
+            return Ok(());
+        }
+        let data = Command::Put(request).encode();
+        if data.len() > MAX_REQUEST_BYTES {
+            return Err(KvError::RequestTooLarge.into());
+        }
+        self.shared.admission.enter(data.len())?;
+        let ticket = Ticket::new(Arc::clone(self) as Arc<dyn Proposer>, id, data.clone());
+        let input = Input::Propose { data, arrived, reply: OutcomeSender::Session(ticket) };
+        // Where the loop has ended, the ticket that is dropped says so.
+        let _ = self.shared.inputs.send(input);
+        Ok(())
+    }
+
+    /// Hands over all answers that there are, in frames; false: nobody listens.
+    async fn hand_over(&self, frames: &mpsc::Sender<Result<Answers, Status>>) -> bool {
+        let mut settled = std::mem::take(&mut *self.lock_settled()).into_iter().peekable();
+        while settled.peek().is_some() {
+            let Ok(place) = frames.reserve().await else { return false };
+            let (mut answers, mut bytes) = (Vec::with_capacity(settled.len()), 0);
+            while bytes < FRAME_BYTES
+                && let Some(Settled { answer, applied, .. }) = settled.next()
+            {
+                bytes += value_bytes(&answer);
+                answers.push(answer);
+                if let Some(at) = applied {
+                    self.shared.metrics.observe_answer(at.elapsed());
+                }
+            }
+            self.room.add_permits(answers.len());
+            place.send(Ok(Answers { answers }));
+        }
+        true
+    }
+
+    /// Answers gets: at once where that is `current` enough, and else once a majority has said who leads.
+    async fn read(self: Arc<Self>, reads: Vec<(u64, RangeRequest)>, current: bool, leads: bool) {
+        let caught_up = match (current, leads) {
+            (true, _) => Ok(()),
+            (false, true) => self.kv.catch_up().await,
+            (false, false) => Err(Refusal::NotLeader),
+        };
+        for (id, request) in reads {
+            match caught_up {
+                Ok(()) => {
+                    let answer = self.kv.range_here(request).await.map(Kind::Range);
+                    self.settle_with(id, answer, None, None);
+                }
+                // A read changes nothing: whoever leads now may answer it.
+                Err(Refusal::NotLeader | Refusal::LeaderChanged) => {
+                    tokio::spawn(Arc::clone(&self).ask(id, Asked::Range(request)));
+                }
+                Err(refusal) => self.settle_with(id, Err(refusal.into()), None, None),
+            }
+        }
+    }
+
+    /// As a call of its own.
+    async fn ask(self: Arc<Self>, id: u64, asked: Asked) {
+        let answer = self.kv.ask(asked).await.and_then(|answer| match answer {
+            kv::Answer::Range(response) => Ok(Kind::Range(response)),
+            kv::Answer::Command(response) => put_answer(response),
+        });
+        self.settle_with(id, answer, None, None);
+    }
+
+    /// A session reads single keys: an answer that takes long would hold up all others.
+    fn check_range(&self, request: &RangeRequest) -> Result<(), Status> {
+        check::range(request)?;
+        if !request.range_end.is_empty() {
+            let message = "a session reads single keys: use etcd's KV service for ranges";
+            return Err(Status::invalid_argument(message));
+        }
+        Ok(())
+    }
+
+    fn settle_with(
+        &self,
+        id: u64,
+        answer: Result<Kind, Status>,
+        admitted: Option<Admitted>,
+        applied: Option<Instant>,
+    ) {
+        let answer = answer.unwrap_or_else(|status| {
+            let (code, message) = (status.code() as i32, status.message().to_owned());
+            Kind::Failure(Failure { code, message })
+        });
+        let answer = Answer { id, answer: Some(answer) };
+        let mut settled = self.lock_settled();
+        settled.push(Settled { answer, _admitted: admitted, applied });
+        if settled.len() == 1 {
+            self.news.notify_one();
+        }
+    }
+}
+
+impl Desk {
+    fn lock_settled(&self) -> MutexGuard<'_, Vec<Settled>> {
+        self.settled.lock().expect("never held across a panic")
+    }
+}
+
+impl Proposer for Desk {
+    fn settle(self: Arc<Self>, id: u64, command: Bytes, outcome: Outcome) {
+        let admitted = Admitted { shared: Arc::clone(&self.shared), bytes: command.len() };
+        match outcome {
+            Ok(applied) => {
+                let answer = applied.result.map_err(Status::from).and_then(put_answer);
+                self.settle_with(id, answer, Some(admitted), Some(applied.at));
+            }
+            // It was not proposed: whoever leads takes it.
+            Err(Refusal::NotLeader) => {
+                drop(admitted);
+                match Command::decode(command) {
+                    Ok(command) => {
+                        tokio::spawn(Arc::clone(&self).ask(id, Asked::Command(command)));
+                    }
+                    Err(error) => {
+                        let status = Status::internal(error.to_string());
+                        self.settle_with(id, Err(status), None, None);
+                    }
+                }
+            }
+            Err(refusal) => self.settle_with(id, Err(refusal.into()), Some(admitted), None),
+        }
+    }
+}
+
+fn put_answer(response: store::Response) -> Result<Kind, Status> {
+    match response {
+        store::Response::Put(response) => Ok(Kind::Put(response)),
+        _ => Err(kv::mismatch()),
+    }
+}
+
+fn value_bytes(answer: &Answer) -> usize {
+    let of = |kv: &api::mvccpb::KeyValue| kv.key.len() + kv.value.len();
+    match &answer.answer {
+        Some(Kind::Range(response)) => response.kvs.iter().map(of).sum(),
+        Some(Kind::Put(response)) => response.prev_kv.as_ref().map_or(0, of),
+        Some(Kind::Failure(_)) | None => 0,
+    }
+}
