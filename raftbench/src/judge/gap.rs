@@ -45,17 +45,24 @@ impl Gaps {
         let after = self.completed_ns.partition_point(|at| *at < span.end_ns);
         let inside = &self.completed_ns[first..after];
         let within = inside.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
-        let next = self.completed_ns.get(after).copied().unwrap_or(self.measured.end_ns);
-        Some(within.max(next - inside.last()?))
+        Some(within.max(self.next_ns(span.end_ns) - inside.last()?))
     }
 
-    /// Those of each whole half second of `quiet` spans.
+    /// The first success at or after `t_ns`; else the end of the phase.
+    fn next_ns(&self, t_ns: i64) -> i64 {
+        let after = self.completed_ns.partition_point(|at| *at < t_ns);
+        self.completed_ns.get(after).copied().unwrap_or(self.measured.end_ns)
+    }
+
+    /// Those of each whole half second of `quiet` spans, but for one that goes on when the span is
+    /// over: that is the fault's.
     pub(super) fn of_quiet(&self, quiet: &[Span]) -> Option<Spread> {
         let halves = quiet.iter().flat_map(|span| {
             (span.start_ns..)
                 .step_by(LEAST_WINDOW_NS as usize)
                 .map(|start_ns| Span { start_ns, end_ns: start_ns + LEAST_WINDOW_NS })
                 .take_while(|half| half.end_ns <= span.end_ns)
+                .filter(|half| self.next_ns(half.end_ns) <= span.end_ns)
         });
         spread_ms(halves.filter_map(|half| self.longest_ns(half)))
     }
@@ -118,5 +125,7 @@ mod tests {
         let all = gaps.of_quiet(&[span(1, 10_000)]).expect("all");
         assert_eq!((all.count, all.p50, all.max), (19, 1.0, 31.0));
         assert_eq!(gaps.of_quiet(&[span(0, 499)]), None, "no whole half second");
+        let before = gaps.of_quiet(&[span(1, 4010)]).expect("quiet up to a fault at 4,010");
+        assert_eq!((before.count, before.max), (7, 1.0), "the gap of 4,000 is the fault's");
     }
 }

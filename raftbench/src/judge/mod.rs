@@ -44,15 +44,6 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
     let measured = Span { start_ns: 0, end_ns: plan.load.measure.as_nanos() as i64 };
     let windows = scope::fault_windows(&observed.faults, measured);
     let outside = scope::outside(measured, &windows);
-    let scopes = [
-        Scope { name: ScopeName::OutsideFaults, spans: &outside, measured },
-        Scope { name: ScopeName::WholeRun, spans: &[measured], measured },
-    ];
-    let thresholds: Vec<_> =
-        scopes.iter().flat_map(|scope| thresholds::thresholds(plan, observed, scope)).collect();
-    let observations =
-        scopes.iter().flat_map(|scope| thresholds::observations(plan, observed, scope)).collect();
-
     let timeout_ns = plan.load.timeout.as_nanos() as i64;
     let ops = &observed.load.ops;
     let first_fault_ns = windows.iter().map(|window| window.start_ns).min();
@@ -66,8 +57,18 @@ pub fn judge(plan: &Plan, observed: &Observed) -> Summary {
     let (faults, fault_outages): (Vec<_>, Vec<_>) =
         faults::faults(observed, &service, &gaps, measured).into_iter().unzip();
     let fault_series = faults::series(&faults, &observed.faults);
+    let fault_outages: Vec<_> = fault_outages.into_iter().flatten().collect();
+    let excused: Vec<Span> = fault_outages.iter().map(|outage| outage.span).collect();
+    let scopes = [
+        Scope { name: ScopeName::OutsideFaults, spans: &outside, excused: &excused, measured },
+        Scope { name: ScopeName::WholeRun, spans: &[measured], excused: &[], measured },
+    ];
+    let thresholds: Vec<_> =
+        scopes.iter().flat_map(|scope| thresholds::thresholds(plan, observed, scope)).collect();
+    let observations =
+        scopes.iter().flat_map(|scope| thresholds::observations(plan, observed, scope)).collect();
     let mut outages = service.outages();
-    outages.extend(fault_outages.into_iter().flatten());
+    outages.extend(fault_outages);
     let open_outage =
         outages.iter().filter(|outage| outage.at_least).map(|o| o.span.ms()).reduce(f64::max);
     let outages: Vec<Span> = outages.into_iter().map(|outage| outage.span).collect();

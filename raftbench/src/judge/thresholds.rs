@@ -73,6 +73,9 @@ pub(super) struct Scope<'a> {
     pub(super) name: ScopeName,
     /// Disjoint, in order.
     pub(super) spans: &'a [Span],
+    /// Outages that faults made, which may outlast their windows: a client whose connection was cut
+    /// off waits for its own TCP then, and no server knows of it. Not for what servers measure.
+    pub(super) excused: &'a [Span],
     /// The measured phase.
     pub(super) measured: Span,
 }
@@ -231,8 +234,9 @@ fn commit_p99_ms(
         let (seen, node) = worst_p99_ms(observed, scope, name, plan.limits.commit_p99_ms);
         return (seen, format!("p99 from proposal to commit, worst node{node}; {advice}"));
     }
-    // Not-ok puts count as their timeout, so that this stays an upper bound whatever became of
-    // them.
+    // An outage that a fault left to the clients bounds nothing; it is told as that fault's. Other
+    // puts that are not ok count as their timeout, so that this stays an upper bound whatever became
+    // of them.
     let timeout_ns = plan.load.timeout.as_nanos() as i64;
     let mut times: Vec<i64> = observed
         .load
@@ -240,6 +244,7 @@ fn commit_p99_ms(
         .iter()
         .filter(|op| op.kind == Kind::Put)
         .filter(|op| scope.spans.iter().any(|span| span.contains(op.intended_ns)))
+        .filter(|op| !scope.excused.iter().any(|span| span.contains(op.intended_ns)))
         .filter_map(|op| {
             let took_ns =
                 op.completed_ns.map_or(timeout_ns, |done| done - op.sent_ns.unwrap_or(done));

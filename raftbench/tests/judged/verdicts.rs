@@ -207,6 +207,19 @@ fn etcds_commit_latency_is_bounded_by_the_clients() {
     // An upper bound above the limit says nothing about what it bounds.
     let tight = ["cluster.target=etcd", "limits.commit_p99_ms=1"];
     assert_eq!(judged_with(&tight, as_etcd).verdict, Verdict::Inconclusive);
+    // Clients that a fault has cut off wait for their own TCP after it is healed, at 11 s: that is
+    // its outage, and bounds no server's commits. Without a fault before them, they do.
+    let waits = |from_ms: i64, observed: &mut Observed| {
+        as_etcd(observed);
+        observed.load.ops =
+            ops(|ms| if (from_ms..13_500).contains(&ms) { Some(13_500 - ms) } else { Some(2) });
+        observed.final_state = Some(final_state(&observed.load.ops));
+    };
+    for (from_ms, verdict) in [(8000, Verdict::Pass), (12_000, Verdict::Inconclusive)] {
+        let flags = ["cluster.target=etcd", "expect.max_outage_ms=6000"];
+        let summary = judged_with(&flags, |observed| waits(from_ms, observed));
+        assert_eq!(summary.verdict, verdict, "{from_ms}: {:?}", summary.reasons);
+    }
 }
 
 /// A target that answers everything but stalls for 1 s in the middle of 10 s at 1,000/s: a tenth of
