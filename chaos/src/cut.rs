@@ -214,6 +214,11 @@ impl Fault for Cut {
         }
     }
 
+    fn watch(&mut self) {
+        // Its last look adds up what was seen; one that fails is told of then.
+        self.scene.look().ok();
+    }
+
     fn heal(&mut self, _restarter: &dyn Restarter) -> Result<Healed, Error> {
         let last = self.scene.look();
         let (held, seen) = match self.begun.take() {

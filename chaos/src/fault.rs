@@ -6,7 +6,7 @@ use crate::journal::{Noted, Undo};
 use crate::{Error, Victim};
 
 /// A fault on one victim. Its life: `available`, the undo noted in the journal, `inject`,
-/// `verify` while it holds, `heal`.
+/// `verify` and then `watch` while it holds, `heal`.
 pub trait Fault: Send {
     /// Onto whom; the first of them, where one fault strikes several.
     fn victim(&self) -> &Victim;
@@ -22,6 +22,10 @@ pub trait Fault: Send {
 
     /// Looks from outside until the fault is seen to bite, or until `deadline`.
     fn verify(&mut self, witness: &mut dyn Witness, deadline: Instant) -> Finding;
+
+    /// Looks again, to be called now and then while it holds: what comes and goes meanwhile, such as
+    /// a connection, is in no look at the end.
+    fn watch(&mut self) {}
 
     /// Undoes it, after a last look at whether it still held.
     fn heal(&mut self, restarter: &dyn Restarter) -> Result<Healed, Error>;

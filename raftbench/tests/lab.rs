@@ -8,11 +8,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
-use harness::{Bench, profile, wait_for};
+use harness::{Bench, alone, beside_others, profile, wait_for};
 use nix::unistd::{Gid, Uid, chown};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -32,13 +31,6 @@ target = "leader"
 at_s = 0.5
 restart_after_s = 1
 "#;
-
-/// A census sees all labs of this machine: one test at a time.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Who runs the program.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -128,8 +120,7 @@ fn users() -> Vec<User> {
             true => users.push(user),
             false => {
                 let why = String::from_utf8_lossy(&tried.stderr).into_owned();
-                println!("\n*** NOT TRIED as {user:?}: {why} ***\n");
-                assert!(std::env::var_os("CI").is_none(), "no lab as {user:?}: {why}");
+                harness::not_tried(&format!("a lab as {user:?}"), &why);
             }
         }
     }
@@ -138,7 +129,7 @@ fn users() -> Vec<User> {
 
 #[test]
 fn a_command_has_a_host_with_its_network_its_names_and_its_folder() {
-    let _alone = alone();
+    let _beside = beside_others();
     for user in users() {
         let lab = Lab::of(user, "network = { between = { round_trip_ms = 20 } }", "");
         let script = "ping -n -q -c 5 -i 0.1 n2 && ping -n -q -c 1 n3 && pwd && id -u && \
@@ -161,7 +152,7 @@ fn a_command_has_a_host_with_its_network_its_names_and_its_folder() {
 
 #[test]
 fn a_lab_that_runs_can_be_joined() {
-    let _alone = alone();
+    let _beside = beside_others();
     for user in users() {
         let lab = Lab::of(user, "", "");
         let profile = lab.own_profile();
@@ -210,7 +201,7 @@ fn a_lab_that_runs_can_be_joined() {
 
 #[test]
 fn what_a_lab_cannot_be_is_refused_and_nothing_is_made() {
-    let _alone = alone();
+    let _beside = beside_others();
     let lab = Lab::of(User::Self_, "", "");
     let unknown = lab.sh(&["--host", "n4"], "true");
     assert_eq!(unknown.status.code(), Some(2));
@@ -232,7 +223,7 @@ fn what_a_lab_cannot_be_is_refused_and_nothing_is_made() {
 
 #[test]
 fn a_run_in_a_lab_has_its_network_in_the_report() {
-    let _alone = alone();
+    let _beside = beside_others();
     for user in users() {
         let lab = Lab::of(user, "network = \"jitter\"", KILL);
         let profile = lab.own_profile();
@@ -289,12 +280,63 @@ delay_ms = 30
 loss_percent = 20
 at_s = 15
 heal_after_s = 5
+[[faults]]
+kind = "link"
+target = "follower"
+from = "peers"
+delay_ms = 20
+jitter_ms = 5
+at_s = 22
+heal_after_s = 3.5
+[[faults]]
+kind = "link"
+target = "follower"
+from = "peers"
+delay_ms = 20
+reorder_percent = 20
+at_s = 29
+heal_after_s = 3.5
+[[faults]]
+kind = "link"
+target = "follower"
+from = "peers"
+duplicate_percent = 20
+at_s = 34
+heal_after_s = 2.5
+[[faults]]
+kind = "link"
+target = "follower"
+from = "peers"
+corrupt_percent = 12
+at_s = 38
+heal_after_s = 4
+[[faults]]
+kind = "link"
+target = "follower"
+from = "peers"
+way = "in"
+rate_mbit_per_second = 0.1
+at_s = 44
+heal_after_s = 4
 "#;
+
+/// What the proof of each says.
+const SEEN: [&str; 9] = [
+    "0 arrived",
+    "again",
+    "0 arrived",
+    "round trip",
+    "wider than delays make it",
+    "came out of order",
+    "did not arrive",
+    "refused for their checksum",
+    "Mbit/s asked for",
+];
 
 fn of_links() -> Lab {
     let lab = Lab::of(User::Self_, "network = \"cross-az\"", OF_LINKS);
     let text = std::fs::read_to_string(lab.own_profile()).expect("written");
-    std::fs::write(lab.own_profile(), text.replace("measure_s = 7", "measure_s = 23"))
+    std::fs::write(lab.own_profile(), text.replace("measure_s = 7", "measure_s = 50"))
         .expect("ours");
     lab
 }
@@ -323,7 +365,7 @@ fn side_by_side<T: Send>(
 
 #[test]
 fn faults_of_links_are_proven_by_the_traffic_of_those_they_strike() {
-    let _alone = alone();
+    let _beside = beside_others();
     if users().is_empty() {
         return;
     }
@@ -333,8 +375,8 @@ fn faults_of_links_are_proven_by_the_traffic_of_those_they_strike() {
         let told = format!("{}\n{summary:#}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(summary["checks"]["audit"], "pass", "{told}");
         let faults = summary["faults"].as_array().expect("a list");
-        assert_eq!(faults.len(), 4, "{told}");
-        for (fault, seen) in faults.iter().zip(["0 arrived", "again", "0 arrived", "round trip"]) {
+        assert_eq!(faults.len(), SEEN.len(), "{told}");
+        for (fault, seen) in faults.iter().zip(SEEN) {
             assert_eq!(fault["effective"], true, "{told}");
             assert!(fault["recovered_s"].is_number(), "{told}");
             assert!(fault["proof"].as_str().expect("text").contains(seen), "{seen}: {told}");
@@ -361,7 +403,7 @@ fn observer_saw_the_leader_that_clients_did_not_reach(lab: &Lab, fault: &serde_j
 
 #[test]
 fn faults_of_links_that_do_nothing_or_half_make_the_run_invalid() {
-    let _alone = alone();
+    let _beside = beside_others();
     if users().is_empty() {
         return;
     }
@@ -379,7 +421,7 @@ fn faults_of_links_that_do_nothing_or_half_make_the_run_invalid() {
 /// In a user-mode Linux, which has it: slow, so with little load and long timeouts.
 #[test]
 fn faults_of_links_bite_over_netem_as_well() {
-    let _alone = alone();
+    let _beside = beside_others();
     // Its /tmp is another one.
     let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");
     let faults = r#"
@@ -416,9 +458,7 @@ heal_after_s = 6
         String::from_utf8_lossy(&output.stderr)
     );
     if output.status.code() == Some(77) {
-        println!("\n*** NOT TRIED: a run over netem: {told} ***\n");
-        assert!(std::env::var_os("CI").is_none(), "no user-mode Linux: {told}");
-        return;
+        return harness::not_tried("a run over netem", &told);
     }
     let summary = std::fs::read_to_string(path("out").join("summary.json"));
     let summary = summary.unwrap_or_else(|error| panic!("no summary ({error}): {told}"));
@@ -430,22 +470,21 @@ heal_after_s = 6
     }
 }
 
-/// Five moments from the start to the fault and after it.
+/// Five moments from the start to the fault and after it, the users in turns; in full, two hundred.
 #[test]
 fn nothing_remains_of_a_lab_whose_program_is_killed() {
     let _alone = alone();
-    for user in users() {
-        for number in 0..5 {
-            let ms = StdRng::seed_from_u64(SEED + number).random_range(0..4500);
-            println!("{user:?}, killed after {ms} ms (seed {SEED}, number {number})");
-            let before = Census::take();
-            let lab = Lab::of(user, "network = \"cross-az\"", KILL);
-            let mut run = lab.start_run();
-            sleep(Duration::from_millis(ms));
-            run.kill().expect("killed");
-            run.wait().expect("reaped");
-            nothing_more_than(&before);
-        }
+    let users = users();
+    for (number, user) in (0..if harness::full() { 200 } else { 5 }).zip(users.iter().cycle()) {
+        let ms = StdRng::seed_from_u64(SEED + number).random_range(0..4500);
+        println!("{user:?}, killed after {ms} ms (seed {SEED}, number {number})");
+        let before = Census::take();
+        let lab = Lab::of(*user, "network = \"cross-az\"", KILL);
+        let mut run = lab.start_run();
+        sleep(Duration::from_millis(ms));
+        run.kill().expect("killed");
+        run.wait().expect("reaped");
+        nothing_more_than(&before);
     }
 }
 

@@ -30,7 +30,10 @@ pub struct Flow {
     pub cookie: [u8; 8],
     /// Segments sent, empty and repeated ones too (RFC 4898, SegsOut).
     pub segments_out: u64,
-    /// Segments received, likewise; none whose checksum was wrong (RFC 4898, SegsIn).
+    /// Those of them that had payload (RFC 4898, DataSegsOut).
+    pub data_segments_out: u64,
+    /// Segments received, likewise (RFC 4898, SegsIn); also large ones whose checksum was wrong, at
+    /// which Linux looks later.
     pub segments_in: u64,
     /// Segments sent again.
     pub retransmitted: u64,
@@ -107,6 +110,7 @@ fn flow(response: &InetResponse) -> Option<Flow> {
         remote: end(id.destination_address, id.destination_port),
         cookie: id.cookie,
         segments_out: info.segs_out.into(),
+        data_segments_out: info.data_segs_out.into(),
         segments_in: info.segs_in.into(),
         retransmitted: info.total_retrans.into(),
         received_bytes: info.bytes_received,

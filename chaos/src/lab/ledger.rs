@@ -33,6 +33,8 @@ pub(crate) struct Ledger {
 pub(crate) struct Passed {
     /// Segments that the sender sent.
     pub(crate) sent: u64,
+    /// Those of them with payload.
+    pub(crate) data_sent: u64,
     /// Those of them that were sent before.
     pub(crate) again: u64,
     /// Segments that the receiver got.
@@ -67,6 +69,7 @@ impl Look {
         let (now, then) = (of(self), of(before));
         Passed {
             sent: now.sent - then.sent,
+            data_sent: now.data_sent - then.data_sent,
             again: now.again - then.again,
             arrived: now.arrived - then.arrived,
             arrived_bytes: now.arrived_bytes - then.arrived_bytes,
@@ -139,6 +142,7 @@ impl Ledger {
         }
         let of_out = self.passed.entry(out).or_default();
         of_out.sent += sent;
+        of_out.data_sent += since(|flow| flow.data_segments_out);
         of_out.again += since(|flow| flow.retransmitted);
         let of_back = self.passed.entry(back).or_default();
         of_back.arrived += since(|flow| flow.segments_in);

@@ -13,6 +13,7 @@ mod timing;
 mod trouble;
 
 use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
@@ -30,13 +31,18 @@ const BUG: &str = "RAFTBENCH_SEEDED_BUG";
 /// The exit code that says: not available here.
 const MISSING: u8 = 77;
 
-/// Every trial, by name.
-const TRIALS: &[(&str, Body)] = &[
+/// Trials that measure, by name. A busy machine can spoil a measurement, and no better disk can make
+/// it: so one of three must be right.
+const MEASURED: &[(&str, Body)] = &[
     ("a_sync_takes_what_the_model_says", timing::a_sync_takes_what_the_model_says),
     ("direct_writes_are_served_at_once_up_to_the_limit", timing::direct_writes_are_served_at_once),
     ("dsync_writes_are_syncs", timing::dsync_writes_are_syncs),
     ("requests_per_second_are_limited", timing::requests_per_second_are_limited),
     ("burst_credits_run_out", timing::burst_credits_run_out),
+];
+
+/// All others.
+const TRIALS: &[(&str, Body)] = &[
     ("random_work_is_equal_to_the_hosts", equal::random_work_is_equal_to_the_hosts),
     ("fio_verifies_io_uring_and_mappings", equal::fio_verifies_io_uring_and_mappings),
     ("power_loss_takes_exactly_what_was_not_synced", lost::exactly_what_was_not_synced),
@@ -133,16 +139,30 @@ fn run_trials(lab: &Lab) -> ExitCode {
         Err(error) => panic!("no disk: {error}"),
     };
     take_precedence();
-    let trial = |(name, body): &(&'static str, Body)| {
-        let (stage, body) = (stage.clone(), *body);
-        Trial::test(*name, move || {
-            body(&stage);
-            Ok(())
-        })
+    let trial = |tries: usize| {
+        let stage = stage.clone();
+        move |(name, body): &(&'static str, Body)| {
+            let (stage, body) = (stage.clone(), *body);
+            Trial::test(*name, move || {
+                one_of(tries, || body(&stage));
+                Ok(())
+            })
+        }
     };
-    let mut trials: Vec<Trial> = TRIALS.iter().map(trial).collect();
-    trials.extend(BY_HAND.iter().map(trial).map(|trial| trial.with_ignored_flag(true)));
+    let mut trials: Vec<Trial> = MEASURED.iter().map(trial(3)).collect();
+    trials.extend(TRIALS.iter().map(trial(1)));
+    trials.extend(BY_HAND.iter().map(trial(1)).map(|trial| trial.with_ignored_flag(true)));
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Passes where one of so many tries does.
+fn one_of(tries: usize, body: impl Fn()) {
+    for _ in 1..tries {
+        if catch_unwind(AssertUnwindSafe(&body)).is_ok() {
+            return;
+        }
+    }
+    body();
 }
 
 /// What is measured is the disk, and not who else is busy here.

@@ -3,8 +3,8 @@
 //!
 //! This program runs itself again, three levels deep: it asks for each implementation by itself,
 //! that enters a lab, and in the lab the trials run. netem, where the native kernel has none, is
-//! tried in a user-mode Linux (`ci/uml`). What cannot be tried at all is said loudly, and fails
-//! where the variable `CI` is set.
+//! tried in a user-mode Linux (`ci/uml`). Both go side by side, for they wait more than they work.
+//! What cannot be tried at all is said loudly, and fails where the variable `CI` is set.
 
 mod measure;
 mod trials;
@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use chaos::lab::links::{Implementation, Network, lay};
 use chaos::lab::{Lab, Layout, enter};
@@ -44,54 +45,64 @@ fn main() -> ExitCode {
 }
 
 fn run_both() -> ExitCode {
-    let lists = Arguments::from_args().list;
-    let mut failed = false;
-    for implementation in [Implementation::Switch, Implementation::Netem] {
-        println!("links by {}", implementation.name());
-        let program = std::env::current_exe().expect("this program's file");
-        let mut code = code_of(again(&program, implementation));
-        let uml = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci/uml");
-        if code == Some(MISSING.into()) && implementation == Implementation::Netem && !lists {
-            println!("links by netem, in a user-mode Linux");
-            let mut boots = Command::new(uml);
-            boots.arg(format!("{UNDER_TEST}=netem")).arg(&program).args(arguments());
-            code = code_of(boots);
+    let fine = thread::scope(|scope| {
+        let netem = scope.spawn(|| try_one(Implementation::Netem));
+        let mut fine = try_one(Implementation::Switch);
+        if cfg!(feature = "seeded-bugs") && arguments().next().is_none() {
+            fine &= all_planted_are_caught();
         }
-        match code {
-            Some(0) => {}
-            Some(code) if code == i32::from(MISSING) => {
-                println!("\n*** NOT TRIED: links by {} ***\n", implementation.name());
-                failed |= std::env::var_os("CI").is_some();
-            }
-            _ => failed = true,
+        netem.join().expect("it was tried") && fine
+    });
+    ExitCode::from(u8::from(!fine))
+}
+
+/// Whether all is well with it, as far as it can be tried.
+fn try_one(implementation: Implementation) -> bool {
+    let program = std::env::current_exe().expect("this program's file");
+    let (name, lists) = (implementation.name(), Arguments::from_args().list);
+    let (mut code, mut told) = told_by(again(&program, implementation));
+    let uml = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci/uml");
+    if code == Some(MISSING.into()) && implementation == Implementation::Netem && !lists {
+        told += "links by netem, in a user-mode Linux\n";
+        let mut boots = Command::new(uml);
+        boots.arg(format!("{UNDER_TEST}=netem")).arg(&program).args(arguments());
+        let (in_uml, said) = told_by(boots);
+        code = in_uml;
+        told += &said;
+    }
+    println!("links by {name}\n{told}");
+    match code {
+        Some(0) => true,
+        Some(code) if code == i32::from(MISSING) => {
+            println!("\n*** NOT TRIED: links by {name} ***\n");
+            std::env::var_os("CI").is_none()
         }
+        _ => false,
     }
-    if cfg!(feature = "seeded-bugs") && arguments().next().is_none() {
-        failed |= !all_planted_are_caught();
-    }
-    ExitCode::from(u8::from(failed))
 }
 
 /// The suite, proven: with each bug in the switch, its trial must fail.
 fn all_planted_are_caught() -> bool {
-    let program = std::env::current_exe().expect("this program's file");
-    let mut all = true;
-    for (bug, trial) in trials::PLANTED {
-        let mut suite = Command::new(&program);
-        suite.args(["--exact", &format!("switch::{trial}")]);
-        suite.env(UNDER_TEST, "switch").env("RAFTBENCH_SEEDED_BUG", bug);
-        let output = suite.output().expect("started");
-        let told = String::from_utf8_lossy(&output.stdout);
-        let caught = told.contains("0 passed; 1 failed");
-        match caught {
-            true => println!("planted bug {bug}: caught by {trial}"),
-            // One that cannot be planted was told as not tried above.
-            false if output.status.code() == Some(MISSING.into()) => continue,
-            false => println!("planted bug {bug}: NOT caught by {trial}:\n{told}"),
-        }
-        all &= caught;
+    thread::scope(|scope| {
+        let tries = trials::PLANTED.map(|(bug, trial)| scope.spawn(move || is_caught(bug, trial)));
+        let caught = tries.map(|tried| tried.join().expect("it was tried"));
+        caught.into_iter().all(|caught| caught)
+    })
+}
+
+fn is_caught(bug: &str, trial: &str) -> bool {
+    let mut suite = Command::new(std::env::current_exe().expect("this program's file"));
+    suite.args(["--exact", &format!("switch::{trial}")]);
+    suite.env(UNDER_TEST, "switch").env("RAFTBENCH_SEEDED_BUG", bug);
+    let (code, told) = told_by(suite);
+    let caught = told.contains("0 passed; 1 failed");
+    match caught {
+        true => println!("planted bug {bug}: caught by {trial}"),
+        // One that cannot be planted was told as not tried above.
+        false if code == Some(MISSING.into()) => return true,
+        false => println!("planted bug {bug}: NOT caught by {trial}:\n{told}"),
     }
-    all
+    caught
 }
 
 fn again(program: &Path, implementation: Implementation) -> Command {
@@ -104,8 +115,12 @@ fn arguments() -> impl Iterator<Item = OsString> {
     std::env::args_os().skip(1)
 }
 
-fn code_of(mut command: Command) -> Option<i32> {
-    command.status().expect("started").code()
+/// Its exit code, and all that it printed.
+fn told_by(mut command: Command) -> (Option<i32>, String) {
+    let output = command.output().expect("started");
+    let [printed, errors] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    (output.status.code(), printed + &errors)
 }
 
 /// Five hosts: enough for every shape of partition.

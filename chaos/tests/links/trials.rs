@@ -1,7 +1,7 @@
 //! The trials. Each sets the conditions that it needs, and the next one begins with none.
 //!
-//! Delays are medians, which a busy machine can only lengthen: such a trial may be tried again.
-//! Shares are held against the binomial distribution, four deviations to both sides: with a sound
+//! Delays are medians, which a busy machine can only lengthen, and what passes in a second is less on
+//! one: such a figure may be measured up to three times, and one of them must be right. Shares are held against the binomial distribution, four deviations to both sides: with a sound
 //! implementation one run in sixteen thousand fails.
 
 use std::collections::BTreeSet;
@@ -42,7 +42,7 @@ pub(crate) const ALL: &[(&str, Body)] = &[
 ];
 
 /// Bugs that can be planted in the switch, each with the trial that must catch it.
-pub(crate) const PLANTED: &[(&str, &str)] = &[
+pub(crate) const PLANTED: [(&str, &str); 3] = [
     ("switch-ignores-loss", "loss_of_10_percent"),
     ("switch-delays-one-direction", "delays_of_both_directions_add_up"),
     ("switch-reorders", "jitter_keeps_tcp_in_order"),
@@ -182,9 +182,14 @@ fn jitter_keeps_tcp_in_order(stage: &Stage) {
     let rate_bits_per_second = Some(20_000_000);
     stage.set(Conditions { jitter, rate_bits_per_second, ..delayed(10.0) });
     let (n1, n2) = stage.ends();
-    let seen = transfer(n1, n2, Duration::from_secs(1));
-    assert!(seen.bits_per_second > 1e6, "{} bit/s", seen.bits_per_second);
-    assert_eq!((seen.out_of_order, seen.retransmitted), (0, 0));
+    // A machine that stands still for long enough has TCP send again what was not lost.
+    let again = least(0.0, || {
+        let seen = transfer(n1, n2, Duration::from_secs(1));
+        assert!(seen.bits_per_second > 1e6, "{} bit/s", seen.bits_per_second);
+        assert_eq!(seen.out_of_order, 0);
+        seen.retransmitted as f64
+    });
+    assert_eq!(again, 0.0, "segments were sent again");
 }
 
 fn reordering_is_seen_by_tcp(stage: &Stage) {
@@ -265,11 +270,14 @@ fn corrupt_packets_are_refused(stage: &Stage) {
 fn rate(stage: &Stage, megabits: u64) {
     stage.set(Conditions { rate_bits_per_second: Some(megabits * 1_000_000), ..delayed(1.0) });
     let (n1, n2) = stage.ends();
-    let seen = transfer(n1, n2, Duration::from_secs(2));
-    let measured = seen.bits_per_second * 1500.0 / 1448.0 / 1e6;
-    println!("asked for {megabits} Mbit/s, measured {measured:.2}");
     let asked = megabits as f64;
-    assert!((measured - asked).abs() <= 0.05 * asked, "{measured} Mbit/s, not {asked}");
+    let off_by = least(0.05, || {
+        let seen = transfer(n1, n2, Duration::from_secs(2));
+        let measured = seen.bits_per_second * 1500.0 / 1448.0 / 1e6;
+        println!("asked for {megabits} Mbit/s, measured {measured:.2}");
+        (measured / asked - 1.0).abs()
+    });
+    assert!(off_by <= 0.05, "off by {:.1} %", 100.0 * off_by);
 }
 
 fn every_partition(stage: &Stage) {

@@ -48,6 +48,9 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long victims may take to catch up.
 const RECOVERY_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How often a fault that bit is looked at while it holds.
+const WATCH_EVERY: Duration = Duration::from_millis(250);
+
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// What the faults of one walk share.
@@ -151,7 +154,7 @@ async fn strike(
     let applied = bite(stage, &plan.id, plan.kind, victims, &view, record).await?;
     let Some(holds) = plan.kind.holds() else { return Ok(Vec::new()) };
     let heal_at = stage.clock.instant_at(record.injected_ns) + holds;
-    tokio::time::sleep_until(heal_at.into()).await;
+    let applied = watch_until(heal_at, applied).await?;
     let (inside, kind) = (stage.clone(), plan.kind);
     let Undone { held, seen, problems } = on_thread(move || inside.heal(applied, kind)).await??;
     record.effective &= held;
@@ -208,6 +211,20 @@ async fn bite(
     let seen: Vec<_> = findings.into_iter().map(|finding| finding.seen).collect();
     record.proof = seen.join("; ");
 
+    Ok(applied)
+}
+
+/// Watches what was applied until `heal_at`, which no look may delay.
+async fn watch_until(heal_at: Instant, mut applied: Applied) -> anyhow::Result<Applied> {
+    while Instant::now() + 2 * WATCH_EVERY < heal_at {
+        tokio::time::sleep(WATCH_EVERY).await;
+        applied = on_thread(move || {
+            applied.iter_mut().for_each(|(fault, _)| fault.watch());
+            applied
+        })
+        .await?;
+    }
+    tokio::time::sleep_until(heal_at.into()).await;
     Ok(applied)
 }
 

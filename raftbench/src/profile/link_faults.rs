@@ -25,7 +25,7 @@
 use std::time::Duration;
 
 use chaos::Flap;
-use chaos::lab::links::{Conditions, Others, Overlay, Way};
+use chaos::lab::links::{Conditions, Loss, Others, Overlay, Share, Way};
 
 use super::ProfileError;
 use super::document::Kind;
@@ -129,12 +129,23 @@ pub(super) fn link(
     }
     let hosts = network.layout.hosts();
     let between = hosts.iter().flat_map(|a| hosts.iter().map(move |b| (&a.name, &b.name)));
-    let links = between
+    let links: Vec<Conditions> = between
         .filter(|(a, b)| a != b && (from.has(a) || from.has(b)))
-        .map(|(from, to)| conditions(network, from, to));
-    check_over(&overlay, links).map_err(|error| {
+        .map(|(from, to)| conditions(network, from, to))
+        .collect();
+    check_over(&overlay, links.iter().copied()).map_err(|error| {
         section.error(format!("is refused over the network `{}`: {error}", network.name))
     })?;
+    let hides_order = |link: &Conditions| {
+        let under = overlay.over(*link);
+        let loses = under.loss != Loss::None || under.corrupt > Share::default();
+        under.reorder != link.reorder && loses
+    };
+    if links.iter().any(hides_order) {
+        let message = "changes links that also lose or spoil packets: what comes after such a one is \
+                       out of order, too, and nobody could tell; make them two faults";
+        return Err(section.error_at("reorder_percent", message.into()));
+    }
     Ok(FaultKind::Link(LinkPlan { overlay, from, way, heal_after: heal_after(section)? }))
 }
 

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,31 @@ drain_s = 3
 audit = true
 {faults}"#
     )
+}
+
+/// Whether the long forms of tests are wanted (`ci/lab --full`), and not the sample of them that
+/// `ci/test` takes.
+pub(crate) fn full() -> bool {
+    std::env::var("RAFTBENCH_TESTS").is_ok_and(|which| which == "full")
+}
+
+/// A test that measures, or counts what there is on this machine, wants it for itself.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// Until it is dropped, no other test of this program runs that asked.
+pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Beside others that do not mind either.
+pub(crate) fn beside_others() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says that something cannot be tried on this machine, and why; in CI that is a failure.
+pub(crate) fn not_tried(what: &str, why: &str) {
+    println!("\n*** NOT TRIED: {what}: {why} ***\n");
+    assert!(std::env::var_os("CI").is_none(), "{what} cannot be tried here: {why}");
 }
 
 /// A folder of a test's own, with a profile in it.
