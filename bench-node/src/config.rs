@@ -38,6 +38,8 @@ use raft::NodeId;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::disk::LogDisk;
+
 /// What one node is told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -114,6 +116,10 @@ pub struct Settings {
     pub snapshot_keep_entries: u64,
     /// Size of a log segment.
     pub segment_bytes: NonZeroU64,
+    /// How the log is written: `blocking`, `io_uring`, or `auto` (with io_uring where that works).
+    pub log_disk: LogDisk,
+    /// Batches of the log that are on their way to the disk at once, at most, with io_uring.
+    pub max_inflight_log_batches: NonZeroUsize,
     /// Threads that serve requests and run the protocol; the log has its own.
     pub worker_threads: NonZeroUsize,
     /// Writes are not synced: a power failure, and only that, loses acknowledged writes.
@@ -177,6 +183,8 @@ impl Default for Settings {
             snapshot_bytes: NonZeroU64::new(256 * 1024 * 1024).expect("not 0"),
             snapshot_keep_entries: 5_000,
             segment_bytes: NonZeroU64::new(64 * 1024 * 1024).expect("not 0"),
+            log_disk: LogDisk::Blocking,
+            max_inflight_log_batches: some(8),
             worker_threads: some(1),
             unsafe_no_fsync: false,
             unsafe_configuration_swap: false,
@@ -496,6 +504,7 @@ pre_vote = false
                 "join = true needs a member",
             ),
             ("pre_vote = false", "pre_vote = 1", "n1.toml:16: pre_vote: ", "boolean"),
+            ("pre_vote = false", "log_disk = \"ssd\"", "n1.toml:16: log_disk: ", "`io_uring`"),
             ("pre_vote = false", "segment_bytes = 0", "n1.toml:16: segment_bytes: ", "nonzero"),
             (
                 "[settings]",

@@ -57,6 +57,7 @@ pub(crate) struct Metrics {
     log_bytes: IntCounter,
     log_batches: IntCounter,
     pub(crate) log_entries: IntCounter,
+    log_disk: IntGaugeVec,
     pub(crate) snapshots_written: IntCounter,
     pub(crate) snapshots_sent: IntCounter,
     pub(crate) snapshots_received: IntCounter,
@@ -121,7 +122,8 @@ impl Metrics {
             ),
             sync_seconds: histogram(
                 "wal_fsync_duration_seconds",
-                "Time of one sync of the log, as its writer saw it",
+                "Time until one batch of the log was durable, as its writer saw it: of its sync, or \
+                 with io_uring of write and sync",
             ),
             queue_seconds: step(
                 "write_queue_seconds",
@@ -178,9 +180,21 @@ impl Metrics {
                 "Messages dropped because the stream was down or full",
             ),
             peer_connected: by_peer("peer_connected", "1 where the stream to this member is up"),
+            log_disk: {
+                let help = "1 for how the log is written: io_uring, blocking or simulated";
+                let gauge = IntGaugeVec::new(Opts::new("wal_disk_info", help), &["disk"]);
+                let gauge = gauge.expect("a valid name");
+                registry.register(Box::new(gauge.clone())).expect("registered once");
+                gauge
+            },
             resident_bytes,
             registry,
         }
+    }
+
+    /// How the log is written, from now on.
+    pub(crate) fn set_log_disk(&self, name: &str) {
+        self.log_disk.with_label_values(&[name]).set(1);
     }
 
     /// The stream to a peer came up or went down.

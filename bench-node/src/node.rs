@@ -26,7 +26,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::DEFAULT_GROUP;
 use crate::api::{self, Admission, MembersDesk, Saves, Shared};
 use crate::config::{Config, Member};
-use crate::disk::{Blocking, Disk};
+use crate::disk::{Disk, Host, LogDisk, QueueKind};
 use crate::driver::{self, Input, View};
 use crate::error::NodeError;
 use crate::events::{self, EventLog};
@@ -60,7 +60,8 @@ pub fn run(config_path: &Path) -> Result<(), NodeError> {
     let result = runtime.block_on(async {
         let listeners = Listeners::bind(&config)?;
         let stop = termination()?;
-        serve(config, listeners, Blocking, stop).await
+        let disk = host_disk(&config);
+        serve(config, listeners, disk, stop).await
     });
     if let Err(error) = &result {
         tracing::error!(error = error.to_string(), "persistent failure");
@@ -68,6 +69,13 @@ pub fn run(config_path: &Path) -> Result<(), NodeError> {
     // Whoever still waits for the disk must not hold up the end for long.
     runtime.shutdown_timeout(GRACE);
     result
+}
+
+fn host_disk(config: &Config) -> Host {
+    let settings = &config.settings;
+    // What only the page cache is to hold must go through the page cache.
+    let log_disk = if settings.unsafe_no_fsync { LogDisk::Blocking } else { settings.log_disk };
+    Host::new(log_disk)
 }
 
 /// Each client takes a file, and the soft limit that shells give is low for a whole load.
@@ -226,7 +234,8 @@ async fn serve<D: Disk>(
         Snapshots::open(disk.clone(), &data_dir.snapshots_dir(), snapshot::Options::default())?;
     let opened =
         open_log(&config, disk, &data_dir, &founders, &snapshots, &inputs, &metrics, &log_failure)?;
-    let Opened { log, recovered, store } = opened;
+    let Opened { log, queue, recovered, store } = opened;
+    metrics.set_log_disk(queue.name);
     if founders.len() <= 1 {
         // Nobody else has to know a member that is alone, or that counts only once the log says so.
         // From here on its log must be there.
@@ -249,6 +258,8 @@ async fn serve<D: Disk>(
         last_index = recovered.snapshot.last.index + recovered.entries.len() as u64,
         id = format!("{id:016x}"),
         unsafe_no_fsync = config.settings.unsafe_no_fsync,
+        log_disk = queue.name,
+        log_disk_because = queue.fallen_back,
         "started"
     );
 
@@ -414,6 +425,7 @@ async fn cancel(driver: tokio::task::JoinHandle<Result<(), NodeError>>) -> Resul
 /// What was found in the data directory.
 struct Opened {
     log: wal::Writer,
+    queue: QueueKind,
     recovered: Recovered<Bytes>,
     store: Store,
 }
@@ -431,6 +443,7 @@ fn open_log<D: Disk>(
 ) -> Result<Opened, NodeError> {
     let options = wal::Options {
         segment_bytes: config.settings.segment_bytes.get(),
+        max_in_flight: config.settings.max_inflight_log_batches.get(),
         unsafe_no_fsync: config.settings.unsafe_no_fsync,
         // The first batch is durable before peers can write a member down.
         must_exist: data_dir.introduced(),
@@ -452,6 +465,7 @@ fn open_log<D: Disk>(
         let path = cut.path.display().to_string();
         tracing::warn!(path, offset = cut.offset, "cut a torn tail that was never acknowledged");
     }
+    let queue = log.queue();
     let (persisted, failed, metrics) = (inputs.clone(), inputs.clone(), Arc::clone(metrics));
     let (grew, segment_bytes) = (inputs.clone(), log.options().segment_bytes);
     let failure = Arc::clone(failure);
@@ -476,7 +490,7 @@ fn open_log<D: Disk>(
             }
         },
     )?;
-    Ok(Opened { log: writer, recovered, store })
+    Ok(Opened { log: writer, queue, recovered, store })
 }
 
 /// The membership that the log begins with.

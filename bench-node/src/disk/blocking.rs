@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{BLOCK_BYTES, Disk, DiskError, DiskFile};
+use super::{BLOCK_BYTES, Disk, DiskError, DiskFile, OneByOne};
 
 /// The host's file system: pwrite and fdatasync.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +23,7 @@ pub struct BlockingFile {
 impl Disk for Blocking {
     type File = BlockingFile;
     type Lock = File;
+    type Queue = OneByOne<BlockingFile>;
 
     fn create_dir_all(&self, dir: &Path) -> Result<(), DiskError> {
         let mut missing = Vec::new();
@@ -111,6 +112,10 @@ impl Disk for Blocking {
         }
         file.set_len(0).and_then(|()| file.write_all(note.as_bytes())).map_err(failed)?;
         Ok(Some(file))
+    }
+
+    fn queue(&self, _depth: usize) -> Result<OneByOne<BlockingFile>, DiskError> {
+        Ok(OneByOne::default())
     }
 }
 

@@ -4,19 +4,30 @@
 //! else may be lost, kept or torn, in any order, and callers must count on each. An error means
 //! that nobody knows what reached the disk: the callers stop, they do not try again.
 //!
-//! [`Blocking`] is the host's file system, [`Simulated`] keeps files in memory and injects faults;
-//! one conformance suite (`tests/disk_conformance.rs`) holds both to the same behaviour. What goes
-//! into the files is left to [`crate::wal`] and [`crate::identity`].
+//! [`Blocking`] is the host's file system through plain system calls, [`Host`] the same with the
+//! log's writes on io_uring where that is wanted and works, [`Simulated`] keeps files in memory and injects
+//! faults; one conformance suite (`tests/disk_conformance.rs`) holds all to the same behaviour. What
+//! goes into the files is left to [`crate::wal`] and [`crate::identity`].
 
 mod blocking;
+mod blocks;
+mod host;
+mod one_by_one;
+mod ring;
 mod simulated;
+mod wakeup;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
 
 pub use blocking::Blocking;
+pub use blocks::Blocks;
+pub use host::{Host, LogDisk};
+pub use one_by_one::OneByOne;
 pub use simulated::{Fault, Simulated};
 
 /// The unit that a disk is written in: batches start on a block, and no two share one.
@@ -28,6 +39,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     type File: DiskFile;
     /// Holds an exclusive lock until it is dropped.
     type Lock: Send + Sync + 'static;
+    /// Writes on their way to its files.
+    type Queue: WriteQueue<File = Self::File>;
 
     /// Makes a directory and all above it; one that exists is fine. What was made is durable.
     fn create_dir_all(&self, dir: &Path) -> Result<(), DiskError>;
@@ -47,6 +60,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// Locks `path` (made where it is missing, and left there) against every other process;
     /// `None` where another holds it. `note` is written into the file for people to read.
     fn lock(&self, path: &Path, note: &str) -> Result<Option<Self::Lock>, DiskError>;
+    /// A queue for one thread's writes, of which at most `depth` (1 or more) are to be on their way
+    /// at once.
+    fn queue(&self, depth: usize) -> Result<Self::Queue, DiskError>;
 }
 
 /// An open file; positions are explicit, so that several threads can share it.
@@ -68,6 +84,74 @@ pub trait DiskFile: Send + Sync + 'static {
     fn fill_zero(&self, offset: u64, len: u64) -> Result<(), DiskError>;
     /// Makes the file's bytes and length durable (fdatasync). Its name needs [`Disk::sync_dir`].
     fn sync(&self) -> Result<(), DiskError>;
+}
+
+/// Writes on their way, each with a sync of its own. They may end in any order, and none of them
+/// says anything of another.
+///
+/// A queue belongs to one thread; only its [`waker`](Self::waker) is for others. Dropping it waits
+/// for what is on its way.
+pub trait WriteQueue: Send + 'static {
+    /// What is written to.
+    type File: DiskFile;
+
+    /// How many may be on their way at once; 1 where each is over when [`submit`](Self::submit)
+    /// returns.
+    fn depth(&self) -> usize;
+    /// How the writes reach the disk, and, where that is not what was asked for, why.
+    fn how(&self) -> QueueKind;
+    /// Begins a write. Whatever becomes of it is told by [`ended`](Self::ended), once. Writes that
+    /// are on their way together must not overlap.
+    fn submit(&mut self, file: &Arc<Self::File>, write: BlockWrite);
+    /// One that ended.
+    fn ended(&mut self) -> Option<EndedWrite>;
+    /// Waits until one ended that was not told yet, or the waker was used since the last wait; may
+    /// return for no reason.
+    fn wait(&mut self);
+    /// Ends a wait, now or the next one, from any thread.
+    fn waker(&self) -> Waker;
+}
+
+/// What a queue is to write.
+#[derive(Debug)]
+pub struct BlockWrite {
+    /// The caller's name for it.
+    pub id: u64,
+    /// Where in the file; a multiple of [`BLOCK_BYTES`].
+    pub offset: u64,
+    /// What is written.
+    pub blocks: Blocks,
+    /// Whether bytes, and the file's length, are to be durable when it has ended.
+    pub sync: bool,
+}
+
+/// A write of a queue that is over.
+#[derive(Debug)]
+pub struct EndedWrite {
+    /// As it was submitted.
+    pub id: u64,
+    /// The memory, for the next one.
+    pub blocks: Blocks,
+    /// The time it took; after an error any part of it may be there, durable or not.
+    pub result: Result<WriteTime, DiskError>,
+}
+
+/// What a write took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WriteTime {
+    /// Without the sync; zero where the two cannot be told apart.
+    pub write: Duration,
+    /// The sync; all of it where the two cannot be told apart; zero where there was none.
+    pub sync: Duration,
+}
+
+/// How a queue's writes reach the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueKind {
+    /// `blocking`, `io_uring` or `simulated`.
+    pub name: &'static str,
+    /// Why it is not io_uring, where that was wanted.
+    pub fallen_back: Option<String>,
 }
 
 /// A file operation that failed: where, what, and what to do.

@@ -132,17 +132,20 @@ impl<D: Disk> Ahead<D> {
         }
     }
 
-    /// Tells that a batch ends at `end` of the current segment.
-    pub(super) fn wrote_up_to(&self, end: u64) -> Result<(), WalError> {
+    /// Tells that a batch that is on its way ends at `end` of the current segment.
+    pub(super) fn writes_up_to(&self, end: u64) {
         let mut state = self.shared.lock();
         state.current().written = end;
+        if self.thread.is_some() && state.has_job(&self.shared.options) {
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// For a log without a filler's thread: does what waits to be done, a step of it.
+    pub(super) fn work(&self) -> Result<(), WalError> {
         if self.thread.is_some() {
-            if state.has_job(&self.shared.options) {
-                self.shared.changed.notify_all();
-            }
             return Ok(());
         }
-        drop(state);
         self.shared.work();
         self.shared.lock().check()
     }

@@ -9,7 +9,7 @@ use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 use raft::{Entry, EntryId, HardState, Payload, Write};
 
 use crate::GroupId;
-use crate::disk::BLOCK_BYTES;
+use crate::disk::{BLOCK_BYTES, Blocks};
 use crate::membership;
 
 pub(super) const HEADER_BYTES: usize = 56;
@@ -95,26 +95,22 @@ pub(super) fn batch_bytes(record_bytes: usize) -> usize {
     (HEADER_BYTES + record_bytes).next_multiple_of(BLOCK_BYTES)
 }
 
-/// A buffer for one batch at a time; reused, and aligned to blocks for a disk that writes past
-/// the page cache.
+/// A batch in the making, in memory that goes to the disk as it is.
 #[derive(Default)]
 pub(super) struct BatchBuffer {
-    storage: Vec<u8>,
-    /// Where in it the batch begins.
-    start: usize,
+    blocks: Blocks,
 }
 
 impl BatchBuffer {
+    /// In the memory of an earlier batch, so that it need not be asked for.
+    pub(super) fn reuse(blocks: Blocks) -> Self {
+        Self { blocks }
+    }
+
     /// Begins a batch with `record_bytes` of records (at most `u32::MAX`), which are put next.
     pub(super) fn begin(&mut self, header: Header, record_bytes: usize) {
-        let total = batch_bytes(record_bytes);
-        // Room for the alignment too, so that nothing moves while the batch is written.
-        self.storage.clear();
-        self.storage.reserve(total + BLOCK_BYTES);
-        self.start = self.storage.as_ptr().align_offset(BLOCK_BYTES).min(BLOCK_BYTES);
-        self.storage.resize(self.start, 0);
-
-        let out = &mut self.storage;
+        self.blocks.begin(batch_bytes(record_bytes));
+        let out = self.blocks.out();
         out.put_slice(&MAGIC);
         out.put_u32_le(0);
         out.put_u32_le(record_bytes as u32);
@@ -128,7 +124,7 @@ impl BatchBuffer {
 
     /// Adds a write's records; its data is copied once, to here. `keeps_rest` goes with its base.
     pub(super) fn put_write(&mut self, group: GroupId, write: &Write<Bytes>, keeps_rest: bool) {
-        let out = &mut self.storage;
+        let out = self.blocks.out();
         if let Some(hard_state) = write.hard_state {
             put_hard_state(out, group, hard_state);
         }
@@ -140,7 +136,7 @@ impl BatchBuffer {
 
     /// Adds one record.
     pub(super) fn put_record(&mut self, Record { group, change }: &Record) {
-        let out = &mut self.storage;
+        let out = self.blocks.out();
         match change {
             Change::HardState(hard_state) => put_hard_state(out, *group, *hard_state),
             Change::Base { base, keeps_rest } => put_base(out, *group, *base, *keeps_rest),
@@ -149,20 +145,16 @@ impl BatchBuffer {
     }
 
     /// Ends the batch: its bytes, padded with zeros to whole blocks.
-    pub(super) fn finish(&mut self) -> &[u8] {
-        let (out, start) = (&mut self.storage, self.start);
+    pub(super) fn finish(mut self) -> Blocks {
+        let start = self.blocks.start();
+        let out = self.blocks.out();
         let record_bytes = out.len() - start - HEADER_BYTES;
         let promised = out[start + 8..start + 12].first_chunk().copied().map(u32::from_le_bytes);
         assert_eq!(Some(record_bytes as u32), promised, "what was put is what was promised");
         let crc = crc32c::crc32c(&out[start + UNCOVERED_BYTES..]);
         out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
-        out.resize(start + batch_bytes(record_bytes), 0);
-        self.bytes()
-    }
-
-    /// The batch that was finished last.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.storage[self.start..]
+        self.blocks.pad();
+        self.blocks
     }
 }
 
@@ -322,7 +314,7 @@ mod tests {
         records
     }
 
-    fn encode<'a>(buffer: &'a mut BatchBuffer, writes: &[(GroupId, Write<Bytes>)]) -> &'a [u8] {
+    fn encode(mut buffer: BatchBuffer, writes: &[(GroupId, Write<Bytes>)]) -> Blocks {
         let bytes = writes.iter().map(|(group, write)| write_bytes(*group, write)).sum();
         buffer.begin(HEADER, bytes);
         writes.iter().for_each(|(group, write)| buffer.put_write(*group, write, true));
@@ -331,8 +323,8 @@ mod tests {
 
     #[test]
     fn what_was_encoded_is_decoded() {
-        let mut buffer = BatchBuffer::default();
-        let bytes = encode(&mut buffer, &writes()).to_vec();
+        let blocks = encode(BatchBuffer::default(), &writes());
+        let bytes = blocks.bytes().to_vec();
         assert_eq!(bytes.len(), BLOCK_BYTES);
         let (header, encoded) = decode(&bytes, 7).expect("a whole batch");
         assert_eq!(header, HEADER);
@@ -340,14 +332,15 @@ mod tests {
         assert_eq!(decode_records(Bytes::copy_from_slice(encoded)).unwrap(), expected);
 
         // Record by record, the same bytes.
+        let mut buffer = BatchBuffer::reuse(blocks);
         buffer.begin(HEADER, expected.iter().map(record_bytes).sum());
         expected.iter().for_each(|record| buffer.put_record(record));
-        assert_eq!(buffer.finish(), bytes);
+        assert_eq!(buffer.finish().bytes(), bytes);
     }
 
     #[test]
     fn a_flipped_bit_anywhere_is_noticed() {
-        let bytes = encode(&mut BatchBuffer::default(), &writes()).to_vec();
+        let bytes = encode(BatchBuffer::default(), &writes()).bytes().to_vec();
         let used = HEADER_BYTES + records(&writes()).iter().map(record_bytes).sum::<usize>();
         for bit in 0..used * 8 {
             let mut flipped = bytes.clone();
@@ -363,16 +356,15 @@ mod tests {
 
     #[test]
     fn the_buffer_is_aligned_and_leaves_nothing_of_the_batch_before() {
-        let mut buffer = BatchBuffer::default();
         let data = Payload::Data(Bytes::from(vec![0xff; 3 * BLOCK_BYTES]));
         let entries = vec![Entry { term: 4, index: 12, payload: data }];
         let large = [(1, Write { id: 3, hard_state: None, base: None, entries })];
-        let bytes = encode(&mut buffer, &large);
-        assert_eq!(bytes.as_ptr().align_offset(BLOCK_BYTES), 0);
-        assert_eq!(bytes.len(), 4 * BLOCK_BYTES);
-        let bytes = encode(&mut buffer, &writes());
-        assert_eq!(bytes.as_ptr().align_offset(BLOCK_BYTES), 0);
-        assert_eq!(bytes, encode(&mut BatchBuffer::default(), &writes()));
+        let blocks = encode(BatchBuffer::default(), &large);
+        assert_eq!(blocks.bytes().as_ptr().align_offset(BLOCK_BYTES), 0);
+        assert_eq!(blocks.bytes().len(), 4 * BLOCK_BYTES);
+        let blocks = encode(BatchBuffer::reuse(blocks), &writes());
+        assert_eq!(blocks.bytes().as_ptr().align_offset(BLOCK_BYTES), 0);
+        assert_eq!(blocks.bytes(), encode(BatchBuffer::default(), &writes()).bytes());
     }
 
     #[test]

@@ -24,6 +24,12 @@ pub enum SeededBug {
     /// A start takes what it reads for durable, also where no batch records that it is: the sync
     /// that failed before had marked it clean in the page cache.
     CacheTrustedAfterFailedSync,
+    /// Reports a batch as persisted when it is durable itself, while one before it is on its way.
+    ReportedOutOfOrder,
+    /// Records as durable prefix the last batch that is durable, while one before it is not.
+    DurablePrefixSkipsBatches,
+    /// Takes a write in flight that failed for one that is done.
+    FailureInFlightIgnored,
 }
 
 macro_rules! question {
@@ -44,4 +50,7 @@ impl Options {
     question!(accepts_stale_records, StaleRecordAccepted);
     question!(skips_directory_sync, DirectoryNotSynced);
     question!(trusts_the_cache, CacheTrustedAfterFailedSync);
+    question!(reports_out_of_order, ReportedOutOfOrder);
+    question!(skips_in_durable_prefix, DurablePrefixSkipsBatches);
+    question!(ignores_failures_in_flight, FailureInFlightIgnored);
 }

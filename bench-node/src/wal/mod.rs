@@ -62,9 +62,16 @@
 //! acknowledgement rests on pages that a failed sync left in the cache. What counts before that is
 //! told in `recovery`.
 //!
-//! Several batches may be on their way at once (none are with a blocking disk): they may land in
-//! any order, and the durable prefix says which of them were ever acknowledged. The opening batch
-//! goes alone.
+//! # Batches on their way
+//! Several batches may be on their way at once (`flight`; with a blocking disk one is): each is
+//! synced by itself, they land in any order, and one counts as durable when all before it are, too.
+//! So what was acknowledged is always a prefix, and the durable prefix in a batch says how far that
+//! had come. What a batch says is needed follows from durable batches alone. Segments change without
+//! waiting: the first batch of a segment counts only if none before it is missing. The opening batch
+//! of a start goes alone, and nothing is given back to the caller before it is durable.
+//!
+//! A failed write or sync ends all of this, whatever becomes of the others that are on their way:
+//! what they leave on the disk is judged by the next start, as a torn tail is.
 //!
 //! # Compaction
 //! The first batch of every segment states all groups' hard states and bases anew. So what an older
@@ -80,6 +87,7 @@ mod ahead;
 mod batch;
 mod bugs;
 mod error;
+mod flight;
 mod groups;
 pub mod inspect;
 mod recovery;
@@ -90,18 +98,20 @@ mod writer;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::task::Waker;
+use std::time::Duration;
 
 use bytes::Bytes;
 use raft::{Index, Write};
 
 use crate::GroupId;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Blocks, Disk, DiskFile, QueueKind};
 use ahead::Ahead;
 use batch::{BatchBuffer, Header, Record};
 #[cfg(feature = "seeded-bugs")]
 pub use bugs::SeededBug;
 pub use error::{DamageKind, WalError};
+use flight::{Flight, InFlight};
 use groups::Groups;
 pub use replay::GroupLog;
 use segment::{FIRST_BATCH, Segment};
@@ -132,6 +142,8 @@ pub struct Options {
     pub spare_segments: usize,
     /// A [`Writer`] starts a new batch when one has this many bytes of records.
     pub max_batch_bytes: usize,
+    /// Batches that may be on their way at once, on a disk that has several.
+    pub max_in_flight: usize,
     /// Acknowledge what only the page cache holds. Survives a killed process, not a lost power.
     pub unsafe_no_fsync: bool,
     /// Whether a log must be there already: one without any batch is refused.
@@ -154,6 +166,7 @@ impl Default for Options {
             // with zeros anew, and the directory's size stays where it was at its largest.
             spare_segments: 12,
             max_batch_bytes: 4 << 20,
+            max_in_flight: 8,
             unsafe_no_fsync: false,
             must_exist: false,
             generation_seed: rand::random(),
@@ -175,13 +188,13 @@ pub struct Cut {
 }
 
 /// What one append cost.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     /// How many writes went down in it.
     pub writes: usize,
     /// Bytes written, whole blocks; 0 where there was nothing to write.
     pub bytes: u64,
-    /// How long the write took.
+    /// How long the write took; zero where write and sync are one, with several on their way.
     pub write: Duration,
     /// How long the sync took; zero where none was needed or [`Options::unsafe_no_fsync`] is set.
     pub sync: Duration,
@@ -190,6 +203,15 @@ pub struct Appended {
     /// Told when a new segment was begun and older ones are needed: the groups that need the oldest
     /// one, and the index that each one's base would have to reach so that it does not.
     pub oldest_needed_by: Vec<(GroupId, Index)>,
+}
+
+/// Writes that went down in one batch, and are durable with all before them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// By group, in ascending order, the id of its last write among them.
+    pub persisted: Vec<(GroupId, u64)>,
+    /// What it cost.
+    pub appended: Appended,
 }
 
 /// An open log.
@@ -201,22 +223,20 @@ pub struct Wal<D: Disk> {
     segment_first: u64,
     next_sequence: u64,
     durable_prefix: u64,
-    buffer: BatchBuffer,
+    flight: Flight<D::Queue>,
     groups: Groups,
     /// Earlier segments, by number, with the sequence number of their first batch, if they have
     /// one.
     earlier: VecDeque<(u64, Option<u64>)>,
     /// What the next batch records as needed.
     needed: Needed,
-    /// What the last batch recorded.
-    recorded: Needed,
     ahead: Ahead<D>,
     cut: Option<Cut>,
     poisoned: Option<String>,
 }
 
 /// The oldest segment that is needed.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Needed {
     segment: u64,
     /// Its first batch.
@@ -260,21 +280,21 @@ pub fn open<D: Disk>(
     let needed = Needed { segment: segment_needed, from: recovery.needed_from };
     let mut wal = Wal {
         ahead: Ahead::start(disk.clone(), dir, &options, &segment, spares)?,
+        flight: Flight::new(disk.queue(options.max_in_flight)?),
         options,
         segment,
         position: FIRST_BATCH,
         segment_first: opening_sequence,
         next_sequence: opening_sequence,
         durable_prefix: recovery.durable_prefix,
-        buffer: BatchBuffer::default(),
         groups: recovery.groups,
         earlier,
         needed,
-        recorded: needed,
         cut: recovery.cut,
         poisoned: None,
     };
-    wal.append_batch(Some(&recovery.opening), &[], true)?;
+    wal.submit_batch(Some(&recovery.opening), &[], true)?;
+    wal.land()?;
     for path in &recovery.void {
         disk.remove(path)?;
     }
@@ -282,11 +302,49 @@ pub fn open<D: Disk>(
 }
 
 impl<D: Disk> Wal<D> {
-    /// Makes `writes` durable in the order given, with one write and one sync for all of them.
-    /// After an error every later call fails.
+    /// Makes `writes` durable in the order given, in one batch, and all that is on its way before
+    /// them. After an error every later call fails.
     pub fn append(&mut self, writes: &[GroupWrite]) -> Result<Appended, WalError> {
+        if !self.has_room() {
+            self.land()?;
+        }
+        self.submit(writes)?;
+        Ok(self.land()?.map_or_else(Appended::default, |durable| durable.appended))
+    }
+
+    /// Whether one more batch may be on its way.
+    pub fn has_room(&self) -> bool {
+        self.flight.has_room()
+    }
+
+    /// Whether nothing is on its way.
+    pub fn is_idle(&self) -> bool {
+        self.flight.is_empty()
+    }
+
+    /// Sends `writes` on their way, in the order given, in one batch; only where there is room.
+    /// [`take_durable`](Self::take_durable) tells when they are durable. After an error every later
+    /// call fails.
+    pub fn submit(&mut self, writes: &[GroupWrite]) -> Result<(), WalError> {
         let sync = !self.options.unsafe_no_fsync && !self.options.acknowledges_before_sync();
-        self.append_batch(None, writes, sync)
+        self.submit_batch(None, writes, sync)
+    }
+
+    /// The next batch that is durable with all before it, if there is one; in the order in which
+    /// they were submitted. After an error every later call fails: nothing is durable any more.
+    pub fn take_durable(&mut self) -> Result<Option<Durable>, WalError> {
+        self.unless_poisoned(Self::try_take_durable)
+    }
+
+    /// Waits until a batch that is on its way has landed, or until the waker was used; may return
+    /// for no reason.
+    pub fn wait(&mut self) {
+        self.flight.wait();
+    }
+
+    /// Ends a wait, now or the next one, from any thread.
+    pub fn waker(&self) -> Waker {
+        self.flight.waker()
     }
 
     /// The torn tail that opening this log cut, if there was one.
@@ -299,16 +357,40 @@ impl<D: Disk> Wal<D> {
         &self.options
     }
 
-    fn append_batch(
+    /// How its batches reach the disk.
+    pub fn queue(&self) -> QueueKind {
+        self.flight.queue()
+    }
+
+    /// Waits until all that is on its way is durable; the last one of it.
+    fn land(&mut self) -> Result<Option<Durable>, WalError> {
+        let mut last = None;
+        while !self.is_idle() {
+            match self.take_durable()? {
+                Some(durable) => last = Some(durable),
+                None => self.wait(),
+            }
+        }
+        Ok(last)
+    }
+
+    fn submit_batch(
         &mut self,
         opening: Option<&[Record]>,
         writes: &[GroupWrite],
         sync: bool,
-    ) -> Result<Appended, WalError> {
+    ) -> Result<(), WalError> {
+        self.unless_poisoned(|wal| wal.try_submit(opening, writes, sync))
+    }
+
+    fn unless_poisoned<T>(
+        &mut self,
+        act: impl FnOnce(&mut Self) -> Result<T, WalError>,
+    ) -> Result<T, WalError> {
         if let Some(reason) = &self.poisoned {
             return Err(WalError::Poisoned { reason: reason.clone() });
         }
-        let result = self.try_append(opening, writes, sync);
+        let result = act(self);
         if let Err(error) = &result {
             self.poisoned = Some(error.to_string());
         }
@@ -316,32 +398,29 @@ impl<D: Disk> Wal<D> {
     }
 
     /// `opening` takes the place of what the first batch of a segment else begins with.
-    fn try_append(
+    fn try_submit(
         &mut self,
         opening: Option<&[Record]>,
         writes: &[GroupWrite],
         sync: bool,
-    ) -> Result<Appended, WalError> {
-        let mut appended = Appended {
-            writes: writes.len(),
-            bytes: 0,
-            write: Duration::ZERO,
-            sync: Duration::ZERO,
-            segments: self.earlier.len() + 1,
-            oldest_needed_by: Vec::new(),
-        };
+    ) -> Result<(), WalError> {
+        let mut durable = Durable::default();
+        durable.appended.writes = writes.len();
+        last_of_each_group(writes, &mut durable.persisted);
         let write_bytes: usize = writes
             .iter()
             .map(|GroupWrite { group, write }| batch::write_bytes(*group, write))
             .sum();
         if write_bytes == 0 && opening.is_none() {
-            return Ok(appended);
+            self.flight.nothing_to_write(durable);
+            return Ok(());
         }
         let end = self.position + batch::batch_bytes(write_bytes) as u64;
         if end > self.options.segment_bytes && self.position > FIRST_BATCH {
             self.next_segment()?;
             if self.needed.segment < self.segment.number {
-                appended.oldest_needed_by = self.groups.needing(self.needed.segment).collect();
+                let needing = self.groups.needing(self.needed.segment);
+                durable.appended.oldest_needed_by = needing.collect();
             }
         }
         let standing = match opening {
@@ -349,38 +428,34 @@ impl<D: Disk> Wal<D> {
             None if self.position == FIRST_BATCH => self.groups.standing(),
             None => Vec::new(),
         };
-        let bytes = self.encode(&standing, writes, write_bytes)?;
+        let buffer = BatchBuffer::reuse(self.flight.spare_blocks());
+        let blocks = self.encode(buffer, &standing, writes, write_bytes)?;
+        let bytes = blocks.bytes().len() as u64;
         let (start, end) = (self.position, self.position + bytes);
+        durable.appended.bytes = bytes;
 
         self.ahead.claim(start, end)?;
-        let started = Instant::now();
-        self.segment.file.write_at(start, self.buffer.bytes())?;
-        let written = Instant::now();
-        if sync {
-            self.segment.file.sync()?;
-        }
-        let synced = Instant::now();
+        let batch = InFlight {
+            sequence: self.next_sequence,
+            synced: sync || self.options.acknowledges_before_sync(),
+            recorded: self.needed,
+            needed_after: self.needed_now(),
+        };
         self.next_sequence += 1;
         self.position = end;
-        self.recorded = self.needed;
-        if sync || self.options.acknowledges_before_sync() {
-            self.all_is_durable();
-        }
-        self.ahead.wrote_up_to(end)?;
-        appended.bytes = bytes;
-        appended.write = written - started;
-        appended.sync = if sync { synced - written } else { Duration::ZERO };
-        appended.segments = self.earlier.len() + 1;
-        Ok(appended)
+        self.flight.submit(&self.segment.file, start, blocks, sync, batch, durable);
+        self.ahead.writes_up_to(end);
+        Ok(())
     }
 
-    /// Encodes a batch into the buffer, and notes what it does to the groups; its length.
+    /// Encodes a batch, and notes what it does to the groups.
     fn encode(
         &mut self,
+        mut buffer: BatchBuffer,
         standing: &[Record],
         writes: &[GroupWrite],
         write_bytes: usize,
-    ) -> Result<u64, WalError> {
+    ) -> Result<Blocks, WalError> {
         let record_bytes = standing.iter().map(batch::record_bytes).sum::<usize>() + write_bytes;
         if record_bytes > u32::MAX as usize {
             return Err(WalError::TooLarge { bytes: record_bytes });
@@ -392,26 +467,47 @@ impl<D: Disk> Wal<D> {
             segment_first: self.segment_first,
             needed_from: self.needed.from,
         };
-        self.buffer.begin(header, record_bytes);
+        buffer.begin(header, record_bytes);
         for record in standing {
             self.groups.record(record, self.segment.number);
-            self.buffer.put_record(record);
+            buffer.put_record(record);
         }
         for GroupWrite { group, write } in writes {
             let keeps_rest = self
                 .groups
                 .write(*group, write, self.segment.number)
                 .map_err(|reason| WalError::Contradiction { group: *group, reason })?;
-            self.buffer.put_write(*group, write, keeps_rest);
+            buffer.put_write(*group, write, keeps_rest);
         }
-        Ok(self.buffer.finish().len() as u64)
+        Ok(buffer.finish())
+    }
+
+    fn try_take_durable(&mut self) -> Result<Option<Durable>, WalError> {
+        let durable_itself = self.flight.absorb(&self.options)?;
+        if self.options.skips_in_durable_prefix() {
+            self.durable_prefix = durable_itself.max(self.durable_prefix);
+        }
+        let Some((batch, mut durable)) = self.flight.take_first(&self.options) else {
+            return Ok(None);
+        };
+        if let Some(batch) = batch {
+            if batch.synced {
+                self.is_durable_up_to(&batch);
+            }
+            self.ahead.work()?;
+        }
+        durable.appended.segments = self.earlier.len() + 1;
+        Ok(Some(durable))
     }
 
     fn next_segment(&mut self) -> Result<(), WalError> {
         if self.options.unsafe_no_fsync {
             // Even then at most a segment is in doubt, so that the next opening batch stays small.
+            let last = self.flight.all_written(&self.options)?;
             self.segment.file.sync()?;
-            self.all_is_durable();
+            if let Some(batch) = last {
+                self.is_durable_up_to(&batch);
+            }
         }
         self.earlier.push_back((self.segment.number, Some(self.segment_first)));
         self.segment = self.ahead.next_segment()?;
@@ -420,14 +516,19 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    /// All batches so far are durable, and so is what the last one recorded as needed: files that
-    /// hold nothing of that can go. What is needed from now on goes into the next batch.
-    fn all_is_durable(&mut self) {
-        self.durable_prefix = self.next_sequence - 1;
-        let recorded = self.recorded.segment;
+    /// A batch and all before it are durable, and so is what it recorded as needed: files that hold
+    /// nothing of that can go. What is needed after it goes into the next batch.
+    fn is_durable_up_to(&mut self, batch: &InFlight) {
+        self.durable_prefix = batch.sequence.max(self.durable_prefix);
+        let recorded = batch.recorded.segment;
         while let Some((number, _)) = self.earlier.pop_front_if(|(number, _)| *number < recorded) {
             self.ahead.release(number);
         }
+        self.needed = batch.needed_after;
+    }
+
+    /// What a start would need if all that was submitted so far were durable.
+    fn needed_now(&self) -> Needed {
         let mut needed = self.groups.oldest_segment().unwrap_or(self.segment.number);
         if self.options.releases_too_far() && needed < self.segment.number {
             needed += 1;
@@ -437,6 +538,6 @@ impl<D: Disk> Wal<D> {
         let (segment, from) = firsts
             .find(|(number, _)| *number >= needed)
             .unwrap_or((self.segment.number, self.segment_first));
-        self.needed = Needed { segment, from };
+        Needed { segment, from }
     }
 }

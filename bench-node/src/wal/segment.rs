@@ -10,6 +10,7 @@
 //! of power could give the new first block the old name.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Buf;
 
@@ -29,7 +30,7 @@ const TEMPORARY: &str = ".new";
 pub(super) struct Segment<F> {
     pub(super) number: u64,
     pub(super) generation: u64,
-    pub(super) file: F,
+    pub(super) file: Arc<F>,
     /// Bytes of it that are written, and so can be overwritten without touching metadata.
     pub(super) filled: u64,
 }
@@ -141,7 +142,7 @@ fn give_name<D: Disk>(
         disk.sync_dir(dir)?;
     }
     // Opened again under its name, for the sake of what errors say.
-    let file = disk.open(&path)?;
+    let file = Arc::new(disk.open(&path)?);
     let filled = stale_bytes.max(FIRST_BATCH + if stale_bytes == 0 { fill_bytes } else { 0 });
     Ok(Segment { number, generation, file, filled })
 }

@@ -1,18 +1,21 @@
-//! The thread that writes the log: all that waits goes down in one batch, of whichever group.
+//! The thread that writes the log: all that waits goes down in one batch, of whichever group, as soon
+//! as there is room for one more on its way.
 //!
 //! Invariant: a write is reported persisted only after the batch that holds it, and all of its
 //! group before it, are durable. After the first error nothing is reported any more.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::task::Waker;
 use std::thread::JoinHandle;
 
-use super::{Appended, GroupWrite, Wal, WalError, batch};
+use super::{Appended, Durable, GroupWrite, Wal, WalError, batch};
 use crate::GroupId;
 use crate::disk::Disk;
 
 /// Hands writes to the log's thread. Dropping it writes what still waits, and ends the thread.
 pub struct Writer {
     sender: Option<Sender<Vec<GroupWrite>>>,
+    waker: Waker,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -33,40 +36,36 @@ impl Writer {
         mut observe: impl FnMut(&Appended) + Send + 'static,
     ) -> Result<Self, WalError> {
         let (sender, receiver) = channel::<Vec<GroupWrite>>();
-        let max_batch_bytes = wal.options().max_batch_bytes;
+        let waker = wal.waker();
         let work = move || {
-            let (mut writes, mut persisted) = (Vec::new(), Vec::new());
-            while next_batch(&receiver, &mut writes, max_batch_bytes) {
-                match wal.append(&writes) {
-                    Ok(appended) => {
-                        observe(&appended);
-                        last_of_each_group(&writes, &mut persisted);
-                        on_persisted(&persisted);
-                    }
-                    Err(error) => {
-                        drop(receiver);
-                        return on_failed(error);
-                    }
-                }
-                writes.clear();
+            let report = |Durable { persisted, appended }: Durable| {
+                observe(&appended);
+                on_persisted(&persisted);
+            };
+            if let Err(error) = write_all(&mut wal, &receiver, report) {
+                drop(receiver);
+                on_failed(error);
             }
         };
         let thread = std::thread::Builder::new()
             .name("wal-writer".to_owned())
             .spawn(work)
             .map_err(|error| WalError::Thread { reason: error.to_string() })?;
-        Ok(Self { sender: Some(sender), thread: Some(thread) })
+        Ok(Self { sender: Some(sender), waker, thread: Some(thread) })
     }
 
     /// Queues writes, of whichever groups, which go down in one batch; never waits.
     pub fn submit(&self, writes: Vec<GroupWrite>) -> Result<(), WriterStopped> {
-        self.sender.as_ref().ok_or(WriterStopped)?.send(writes).map_err(|_| WriterStopped)
+        self.sender.as_ref().ok_or(WriterStopped)?.send(writes).map_err(|_| WriterStopped)?;
+        self.waker.wake_by_ref();
+        Ok(())
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         self.sender = None;
+        self.waker.wake_by_ref();
         if let Some(thread) = self.thread.take() {
             // A panic over there has been printed already.
             let _ = thread.join();
@@ -74,26 +73,51 @@ impl Drop for Writer {
     }
 }
 
-/// Waits for a write and takes along all that wait with it; `false` once the last sender is gone
-/// and all is written.
-fn next_batch(
+/// Writes what comes until the last sender is gone and all is durable.
+fn write_all<D: Disk>(
+    wal: &mut Wal<D>,
+    receiver: &Receiver<Vec<GroupWrite>>,
+    mut report: impl FnMut(Durable),
+) -> Result<(), WalError> {
+    let max_batch_bytes = wal.options().max_batch_bytes;
+    let mut writes = Vec::new();
+    let mut ends = false;
+    loop {
+        while let Some(durable) = wal.take_durable()? {
+            report(durable);
+        }
+        if wal.has_room() && !ends {
+            ends = !take_waiting(receiver, &mut writes, max_batch_bytes);
+            if !writes.is_empty() {
+                wal.submit(&writes)?;
+                writes.clear();
+                continue;
+            }
+        }
+        if ends && wal.is_idle() {
+            return Ok(());
+        }
+        wal.wait();
+    }
+}
+
+/// Takes along all that waits, up to a batch; `false` once the last sender is gone.
+fn take_waiting(
     receiver: &Receiver<Vec<GroupWrite>>,
     writes: &mut Vec<GroupWrite>,
     max_batch_bytes: usize,
 ) -> bool {
-    let Ok(mut next) = receiver.recv() else { return false };
     let mut bytes = 0;
-    loop {
+    while bytes < max_batch_bytes {
+        let mut next = match receiver.try_recv() {
+            Ok(next) => next,
+            Err(TryRecvError::Empty) => return true,
+            Err(TryRecvError::Disconnected) => return false,
+        };
         bytes += next.iter().map(|next| batch::write_bytes(next.group, &next.write)).sum::<usize>();
         writes.append(&mut next);
-        if bytes >= max_batch_bytes {
-            return true;
-        }
-        match receiver.try_recv() {
-            Ok(waiting) => next = waiting,
-            Err(_) => return true,
-        }
     }
+    true
 }
 
 /// By group, the id of its last write in a batch: what is persisted once the batch is durable.

@@ -50,6 +50,8 @@ pub(crate) const EXPECTED: &[&str] = &[
     "election: won",
     "log: append rejected",
     "log: cut at its beginning",
+    "log: a batch landed before an earlier one",
+    "log: several batches on their way",
     "log: several entries in one append",
     "log: torn tail cut",
     "transfer: done",

@@ -148,15 +148,14 @@ impl World {
         let process = host.process.as_mut().expect("it runs");
         if interrupts && !host.armed {
             let fault = if power { Fault::PowerLoss } else { Fault::Kill };
-            let waits = !process.writing.is_empty() || process.snapshot.is_some();
+            let waits = !process.wal.is_idle() || process.snapshot.is_some();
             host.disk.arm(after, fault);
             if let Some((meta, frozen)) = process.snapshot.take() {
                 // Whatever comes of it, nobody hears of it.
                 let _ = process.snapshots.write(meta, frozen);
             }
-            if !process.writing.is_empty() {
-                let _ = process.wal.append(&process.writing);
-            }
+            // Some of what is on its way lands before the fault, one batch in the middle of it.
+            let _ = process.write_out();
             if waits {
                 self.tally.note("fault: crash in the middle of a step at the disk");
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bench_node::disk::{Disk, Fault, Simulated};
 use bench_node::identity::IdentityError;
 use bench_node::store::{Outcomes, SnapshotTask};
-use bench_node::wal::{GroupWrite, last_of_each_group};
+use bench_node::wal::{Durable, GroupWrite, WalError};
 use raft::{NodeId, Reason};
 
 use crate::node::{Numbers, Process, StartError};
@@ -182,17 +182,24 @@ impl World {
     pub(crate) fn write(&mut self, id: NodeId, writes: Vec<GroupWrite>) {
         let Some(process) = &mut self.host_mut(id).process else { return };
         process.queued.extend(writes);
-        if process.writing.is_empty() {
-            self.begin_write(id);
-        }
+        self.begin_write(id);
     }
 
-    /// The log's thread takes all that waits; it takes a while.
+    /// The log's thread sends all that waits on its way, if there is room; it takes a while.
     fn begin_write(&mut self, id: NodeId) {
         let Some(process) = &mut self.host_mut(id).process else { return };
-        process.writing = std::mem::take(&mut process.queued);
-        if process.writing.is_empty() {
+        if process.queued.is_empty() || !process.wal.has_room() {
             return;
+        }
+        let others_are_on_their_way = !process.wal.is_idle();
+        let writes = std::mem::take(&mut process.queued);
+        match self.at_disk(id, |process, _| process.wal.submit(&writes)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return self.log_failed(id, &error),
+            None => return,
+        }
+        if others_are_on_their_way {
+            self.tally.note("log: several batches on their way");
         }
         let mut latency = self.random.below(self.plan.disk_us + 1);
         if !self.healed && self.random.chance(self.plan.stalls) {
@@ -206,34 +213,45 @@ impl World {
         self.schedule(delay, What::LogWritten { id, start });
     }
 
-    /// What the log's thread took is written and synced, if nothing goes wrong.
+    /// One of the batches that are on their way, whichever, is written and synced, if nothing goes
+    /// wrong.
     pub(crate) fn log_written(&mut self, id: NodeId) {
-        let appended = self.at_disk(id, |process, _| process.wal.append(&process.writing));
-        let Some(appended) = appended else { return };
-        let appended = match appended {
-            Ok(appended) => appended,
-            Err(error) => {
-                self.say(|_| format!("{id}: {error}"));
-                self.tally.note("fault: disk failed the log");
-                return self.fail(id);
+        let landed = self.at_disk(id, |process, _| {
+            let mut durable = process.take_durable()?;
+            if !process.wal.is_idle() {
+                process.wal.wait();
+                durable.append(&mut process.take_durable()?);
             }
+            Ok(durable)
+        });
+        let landed = match landed {
+            Some(Ok(landed)) => landed,
+            Some(Err(error)) => return self.log_failed(id, &error),
+            None => return,
         };
-        let process = self.host_mut(id).process.as_mut().expect("it runs");
-        let written = std::mem::take(&mut process.writing);
-        let mut groups = Vec::new();
-        last_of_each_group(&written, &mut groups);
-        self.checker.made_durable(id, written.len());
-        if groups.len() > 1 {
-            self.tally.note("groups: writes of several in one batch of the log");
+        if landed.is_empty() {
+            self.tally.note("log: a batch landed before an earlier one");
         }
-        if !appended.oldest_needed_by.is_empty() {
-            let bytes = appended.segments as u64 * self.plan.wal.segment_bytes;
-            self.input(id, |groups, _| groups.log_grew(bytes, &appended.oldest_needed_by));
+        for Durable { persisted: groups, appended } in landed {
+            self.checker.made_durable(id, appended.writes);
+            if groups.len() > 1 {
+                self.tally.note("groups: writes of several in one batch of the log");
+            }
+            if !appended.oldest_needed_by.is_empty() {
+                let bytes = appended.segments as u64 * self.plan.wal.segment_bytes;
+                self.input(id, |groups, _| groups.log_grew(bytes, &appended.oldest_needed_by));
+            }
+            let start = self.host(id).start;
+            let delay = self.random.below(self.plan.disk_us / 4 + 1);
+            self.schedule(delay, What::Persisted { id, start, groups });
         }
-        let start = self.host(id).start;
-        let delay = self.random.below(self.plan.disk_us / 4 + 1);
-        self.schedule(delay, What::Persisted { id, start, groups });
         self.begin_write(id);
+    }
+
+    fn log_failed(&mut self, id: NodeId, error: &WalError) {
+        self.say(|_| format!("{id}: {error}"));
+        self.tally.note("fault: disk failed the log");
+        self.fail(id);
     }
 
     /// What a turn said is to be done.
@@ -295,11 +313,7 @@ impl World {
             self.tally.note("stop: settled in time");
         }
         // What waits for the log goes down still.
-        let written = self.at_disk(id, |process, _| {
-            let mut rest = std::mem::take(&mut process.writing);
-            rest.append(&mut process.queued);
-            process.wal.append(&rest).map(|_| rest.len())
-        });
+        let written = self.at_disk(id, |process, _| process.write_out());
         if let Some(Ok(writes)) = written {
             self.checker.made_durable(id, writes);
         }
@@ -320,12 +334,15 @@ impl World {
     /// A process is gone, and with `power` whatever the disk had not synced.
     pub(crate) fn end(&mut self, id: NodeId, power: bool) {
         let host = self.host_mut(id);
-        host.process = None;
+        // It is gone before what it waited for: writes on their way end as they may.
+        let process = host.process.take();
         host.disk = if power { host.disk.cut_power() } else { host.disk.kill_process() };
         if host.disk.list(&PathBuf::from("/")).is_err() {
             // The fault that struck was the power's.
             host.disk = host.disk.cut_power();
         }
+        drop(process);
+        let host = self.host_mut(id);
         host.armed = false;
         (host.paused, host.turn_due, host.deadline_us) = (None, false, None);
         self.clients_of_lose(id);

@@ -14,7 +14,7 @@ use bench_node::identity::{DataDir, Fresh, IdentityError};
 use bench_node::kv::{Frozen, Store};
 use bench_node::snapshot::{Incoming, Outgoing, SnapshotError, SnapshotMeta, Snapshots};
 use bench_node::store::{Groups, Steps, Waiters};
-use bench_node::wal::{self, GroupWrite, Wal, WalError};
+use bench_node::wal::{self, Durable, GroupWrite, Wal, WalError};
 use bench_node::{GroupId, RecoveredGroup, recover};
 use bytes::Bytes;
 use raft::{EntryId, NodeId, Recovered, Term};
@@ -46,9 +46,8 @@ pub(crate) struct Process {
     waiting: BTreeMap<GroupId, Recovered<Bytes>>,
     /// Who wrote down this node since this start.
     pub(crate) known_by: BTreeSet<NodeId>,
-    /// Writes for the log's thread, and those that it writes now.
+    /// Writes for the log's thread that are not on their way yet.
     pub(crate) queued: Vec<GroupWrite>,
-    pub(crate) writing: Vec<GroupWrite>,
     /// A snapshot that is being written.
     pub(crate) snapshot: Option<(SnapshotMeta, Frozen)>,
     pub(crate) sending: BTreeMap<u64, Transfer>,
@@ -152,7 +151,6 @@ impl Process {
             waiting,
             known_by: BTreeSet::new(),
             queued: Vec::new(),
-            writing: Vec::new(),
             snapshot: None,
             sending: BTreeMap::new(),
             receiving: None,
@@ -163,6 +161,30 @@ impl Process {
     /// What was recovered, until the groups start.
     pub(crate) fn recovered(&self) -> &BTreeMap<GroupId, Recovered<Bytes>> {
         &self.waiting
+    }
+
+    /// What the log knows to be durable, in order.
+    pub(crate) fn take_durable(&mut self) -> Result<Vec<Durable>, WalError> {
+        let mut all = Vec::new();
+        while let Some(durable) = self.wal.take_durable()? {
+            all.push(durable);
+        }
+        Ok(all)
+    }
+
+    /// Writes what waits, as the log's thread does at its end; how many writes became durable.
+    pub(crate) fn write_out(&mut self) -> Result<usize, WalError> {
+        let mut writes = 0;
+        loop {
+            writes += self.take_durable()?.iter().map(|d| d.appended.writes).sum::<usize>();
+            if !self.queued.is_empty() && self.wal.has_room() {
+                self.wal.submit(&std::mem::take(&mut self.queued))?;
+            } else if self.wal.is_idle() {
+                return Ok(writes);
+            } else {
+                self.wal.wait();
+            }
+        }
     }
 
     /// This node takes part from now on.

@@ -142,6 +142,7 @@ impl Plan {
                 fill_step_bytes: 8 << 10,
                 fill_in_background: false,
                 spare_segments: random.below(3) as usize,
+                max_in_flight: random.pick(&[1, 2, 4, 8]),
                 generation_seed: 0,
                 ..wal::Options::default()
             },

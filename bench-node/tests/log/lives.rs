@@ -5,7 +5,7 @@ use std::path::Path;
 use bench_node::GroupId;
 use bench_node::disk::{Disk, Fault, Simulated};
 use bench_node::wal::inspect::inspect;
-use bench_node::wal::{self, Options, WalError};
+use bench_node::wal::{self, Options, Wal, WalError};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -29,6 +29,8 @@ pub(crate) enum Ends {
 pub(crate) struct Tally {
     starts: u64,
     appends: u64,
+    /// Appends after which at least one more was on its way.
+    several_on_their_way: u64,
     failed_appends: u64,
     failed_starts: u64,
     cuts: u64,
@@ -54,6 +56,7 @@ fn every_start_finds_all_that_was_acknowledged_and_a_prefix_of_the_rest() {
     if std::env::var_os("RAFTBENCH_SEED").is_none() {
         assert!(tally.failed_appends > 0 && tally.failed_starts > 0 && tally.cuts > 0);
         assert!(tally.unacknowledged_kept > 0 && tally.unacknowledged_lost > 0, "{tally:?}");
+        assert!(tally.several_on_their_way > 10_000, "{tally:?}");
         assert!(tally.starts_on_a_cut_log > 500, "{tally:?}");
         assert!(tally.recycled > 500 && tally.spares > 100, "{tally:?}");
     }
@@ -105,6 +108,7 @@ pub(crate) fn live(
     let options = Options {
         segment_bytes: [24 << 10, 64 << 10][random.random_range(0..2)],
         spare_segments: random.random_range(0..3),
+        max_in_flight: [1, 3, 8][random.random_range(0..3)],
         ..options.clone()
     };
     // All states that the disk may hold; at or behind `acknowledged` lie those that it must.
@@ -120,8 +124,9 @@ pub(crate) fn live(
         let options = Options { generation_seed: random.random(), ..options.clone() };
         look(&disk, tally);
         let opened = wal::open(disk.clone(), Path::new(DIR), options);
+        let mut open_log = None;
         match opened {
-            Ok((mut log, recovered)) => {
+            Ok((log, recovered)) => {
                 tally.starts += 1;
                 tally.cuts += u64::from(log.cut().is_some());
                 tally.starts_on_a_cut_log += u64::from(number_of_first(&disk) > 1);
@@ -139,25 +144,16 @@ pub(crate) fn live(
                 tally.unacknowledged_lost += (states.len() - 1 - kept) as u64;
                 states = vec![found];
                 acknowledged = 0;
+                let log = open_log.insert(log);
                 for _ in 0..random.random_range(0..60) {
-                    let mut state = states.last().expect("never empty").clone();
-                    let writes: Vec<_> = (1..=random.random_range(1..4))
-                        .map(|id| {
-                            let group = GROUPS[random.random_range(0..GROUPS.len())];
-                            let write = state.next_write(&mut random, group, id);
-                            state.apply(&write);
-                            write
-                        })
-                        .collect();
-                    states.push(state);
+                    let appended = append_one(log, &mut random, &mut states, &mut acknowledged);
                     tally.appends += 1;
-                    if log.append(&writes).is_ok() {
-                        acknowledged = states.len() - 1;
+                    tally.several_on_their_way += u64::from(acknowledged + 1 < states.len() - 1);
+                    if appended.is_ok() {
                         continue;
                     }
                     tally.failed_appends += 1;
-                    let again = log.append(&writes);
-                    if !matches!(again, Err(WalError::Poisoned { .. })) {
+                    if !matches!(log.take_durable(), Err(WalError::Poisoned { .. })) {
                         return Err(format!("seed {seed}, life {life}: a failed log went on"));
                     }
                     break;
@@ -168,6 +164,46 @@ pub(crate) fn live(
         }
         let power = ends == Ends::All && (fault == Fault::PowerLoss || random.random_bool(0.4));
         disk = if power { disk.cut_power() } else { disk.kill_process() };
+        // Only now: dropped before, it would have waited for what is on its way.
+        drop(open_log);
+    }
+    Ok(())
+}
+
+/// Sends one append on its way, and takes note of what is durable by then, each append by the ids of
+/// its writes.
+fn append_one(
+    log: &mut Wal<Simulated>,
+    random: &mut StdRng,
+    states: &mut Vec<State>,
+    acknowledged: &mut usize,
+) -> Result<(), WalError> {
+    let mut state = states.last().expect("never empty").clone();
+    let number = states.len();
+    let writes: Vec<_> = (0..random.random_range(1..4))
+        .map(|at| {
+            let group = GROUPS[random.random_range(0..GROUPS.len())];
+            let write = state.next_write(random, group, number as u64 * 4 + at);
+            state.apply(&write);
+            write
+        })
+        .collect();
+    states.push(state);
+    let mut take_durable = |log: &mut Wal<Simulated>| {
+        while let Some(durable) = log.take_durable()? {
+            let ids = durable.persisted.iter().map(|(_, id)| (id / 4) as usize);
+            *acknowledged = ids.max().unwrap_or(0).max(*acknowledged);
+        }
+        Ok::<_, WalError>(())
+    };
+    while !log.has_room() {
+        log.wait();
+        take_durable(log)?;
+    }
+    log.submit(&writes)?;
+    while !log.is_idle() && random.random_bool(0.5) {
+        log.wait();
+        take_durable(log)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bench_node::disk::{Disk, DiskError, DiskFile, Simulated};
+use bench_node::disk::{Disk, DiskError, DiskFile, OneByOne, Simulated};
 use bench_node::wal::{self, Options};
 
 use crate::model::{State, small, write};
@@ -33,6 +33,7 @@ fn zeros_never_land_on_a_batch() {
 impl Disk for SlowFill {
     type File = SlowFillFile;
     type Lock = <Simulated as Disk>::Lock;
+    type Queue = OneByOne<SlowFillFile>;
 
     fn create_dir_all(&self, dir: &Path) -> Result<(), DiskError> {
         self.0.create_dir_all(dir)
@@ -57,6 +58,9 @@ impl Disk for SlowFill {
     }
     fn lock(&self, path: &Path, note: &str) -> Result<Option<Self::Lock>, DiskError> {
         self.0.lock(path, note)
+    }
+    fn queue(&self, _depth: usize) -> Result<OneByOne<SlowFillFile>, DiskError> {
+        Ok(OneByOne::default())
     }
 }
 

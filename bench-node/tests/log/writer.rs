@@ -1,4 +1,4 @@
-//! The writer's thread: group commit, order, and the stop after a failure. On both disks.
+//! The writer's thread: group commit, order, and the stop after a failure. On all disks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use bench_node::GroupId;
-use bench_node::disk::{Blocking, Disk, Fault, Simulated};
+use bench_node::disk::{Blocking, Disk, Fault, Host, LogDisk, Simulated};
 use bench_node::wal::{self, Appended, GroupWrite, Options, WalError, Writer};
 
 use crate::model::{GROUP, State, write};
@@ -86,6 +86,8 @@ fn persists_in_order<D: Disk>(disk: D, dir: &Path) {
 fn writes_are_persisted_in_order_and_together() {
     let dir = tempfile::tempdir().unwrap();
     persists_in_order(Blocking, &dir.path().join("wal"));
+    // With io_uring, where the host has it.
+    persists_in_order(Host::new(LogDisk::Auto), &dir.path().join("overlapping"));
     persists_in_order(Simulated::new(3), Path::new("/wal"));
 }
 

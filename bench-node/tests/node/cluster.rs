@@ -13,7 +13,7 @@ use api::etcdserverpb::maintenance_client::MaintenanceClient;
 use api::etcdserverpb::{
     Member, MemberListRequest, PutRequest, RangeRequest, StatusRequest, StatusResponse,
 };
-use bench_node::disk::{Blocking, Disk};
+use bench_node::disk::{Disk, Host, LogDisk};
 use bench_node::{Config, Listeners, NodeError, NodeHandle};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -148,7 +148,7 @@ fn parse(text: &str) -> Config {
 
 impl Node {
     pub(crate) fn start(&mut self) {
-        self.handle = Some(self.try_start(Blocking).expect("the node starts"));
+        self.handle = Some(self.try_start(Host::new(LogDisk::Auto)).expect("the node starts"));
     }
 
     pub(crate) fn try_start<D: Disk>(&self, disk: D) -> Result<NodeHandle, NodeError> {

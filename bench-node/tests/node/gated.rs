@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use bench_node::disk::{Blocking, Disk, DiskError, DiskFile};
+use bench_node::disk::{Blocking, Disk, DiskError, DiskFile, OneByOne};
 
 /// Clones share the gate.
 #[derive(Clone, Default)]
@@ -60,6 +60,7 @@ pub(crate) struct GatedFile {
 impl Disk for Gated {
     type File = GatedFile;
     type Lock = <Blocking as Disk>::Lock;
+    type Queue = OneByOne<GatedFile>;
 
     fn create_dir_all(&self, dir: &Path) -> Result<(), DiskError> {
         Blocking.create_dir_all(dir)
@@ -91,6 +92,10 @@ impl Disk for Gated {
 
     fn lock(&self, path: &Path, note: &str) -> Result<Option<Self::Lock>, DiskError> {
         Blocking.lock(path, note)
+    }
+
+    fn queue(&self, _depth: usize) -> Result<OneByOne<GatedFile>, DiskError> {
+        Ok(OneByOne::default())
     }
 }
 

@@ -79,6 +79,8 @@ async fn the_dashboards_five_and_what_else_helps() {
         assert_eq!(value("wal_fsync_duration_seconds_count"), batches);
         assert!(value("wal_bytes_written_total") >= batches * 4096.0);
         assert!(value("wal_entries_total") >= 20.0);
+        let disks = samples.keys().filter(|name| name.starts_with("wal_disk_info{disk=\""));
+        assert_eq!(disks.count(), 1, "how the log is written");
         assert_eq!(value("raft_is_leader"), f64::from(i == leader));
         let lag = samples.keys().filter(|name| name.starts_with("follower_lag_entries")).count();
         let counts = STEPS.map(|step| value(&format!("{step}_count")));

@@ -7,8 +7,10 @@
 //! Invariant: at a loss of power each dirty sector of 512 bytes is kept or lost by itself, and of
 //! the unsynced changes of a directory a prefix is kept. After a failed sync the dirty sectors
 //! count as clean while the platter misses some of them, as Linux has it: a second sync of the
-//! same descriptor succeeds and makes nothing durable.
+//! same descriptor succeeds and makes nothing durable. Of writes on their way (`queue`) any may end
+//! first; a loss of power or a kill leaves of each all, nothing, or any sectors.
 
+mod queue;
 mod state;
 
 use std::io;
@@ -19,6 +21,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{Disk, DiskError, DiskFile};
+use queue::SimulatedQueue;
 use state::{Inode, NameChange, State, parent};
 
 /// What goes wrong at an armed operation (see [`Simulated::arm`]).
@@ -57,6 +60,7 @@ impl Simulated {
         state.process += 1;
         state.armed.clear();
         state.locks.clear();
+        state.abandon_what_is_on_its_way();
         Self { state: Arc::clone(&self.state), process: state.process }
     }
 
@@ -69,6 +73,7 @@ impl Simulated {
         state.powered = true;
         state.armed.clear();
         state.locks.clear();
+        state.abandon_what_is_on_its_way();
         state.lose_what_was_not_synced();
         Self { state: Arc::clone(&self.state), process: state.process }
     }
@@ -167,6 +172,7 @@ impl Simulated {
 impl Disk for Simulated {
     type File = SimulatedFile;
     type Lock = SimulatedLock;
+    type Queue = SimulatedQueue;
 
     fn create_dir_all(&self, dir: &Path) -> Result<(), DiskError> {
         let mut state = self.change_names(dir, "create the directory")?;
@@ -268,6 +274,10 @@ impl Disk for Simulated {
         }
         Ok(Some(SimulatedLock { disk: self.clone(), path: path.to_owned() }))
     }
+
+    fn queue(&self, depth: usize) -> Result<SimulatedQueue, DiskError> {
+        Ok(SimulatedQueue::new(self.clone(), depth))
+    }
 }
 
 /// Releases the lock when it is dropped.
@@ -329,6 +339,27 @@ impl SimulatedFile {
     }
 }
 
+impl SimulatedFile {
+    /// Makes the bytes of a range durable, and no others.
+    fn sync_range(&self, start: u64, end: u64) -> Result<(), DiskError> {
+        let (mut guard, fault) = self.disk.change(&self.path, "sync")?;
+        let state = &mut *guard;
+        let file = state.files.get_mut(&self.inode).expect("open files have an inode");
+        let failing = fault == Some(Fault::Eio);
+        for sector in file.take_dirty(start, end) {
+            if !failing || state.random.random_bool(0.5) {
+                file.write_back(sector);
+            }
+        }
+        file.failures += u64::from(failing);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *seen, file.failures) < file.failures {
+            return Err(DiskError::new(&self.path, "sync", eio()));
+        }
+        Ok(())
+    }
+}
+
 impl DiskFile for SimulatedFile {
     fn path(&self) -> &Path {
         &self.path
@@ -358,21 +389,7 @@ impl DiskFile for SimulatedFile {
     }
 
     fn sync(&self) -> Result<(), DiskError> {
-        let (mut guard, fault) = self.disk.change(&self.path, "sync")?;
-        let state = &mut *guard;
-        let file = state.files.get_mut(&self.inode).expect("open files have an inode");
-        let failing = fault == Some(Fault::Eio);
-        for sector in std::mem::take(&mut file.dirty) {
-            if !failing || state.random.random_bool(0.5) {
-                file.write_back(sector);
-            }
-        }
-        file.failures += u64::from(failing);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::replace(&mut *seen, file.failures) < file.failures {
-            return Err(DiskError::new(&self.path, "sync", eio()));
-        }
-        Ok(())
+        self.sync_range(0, u64::MAX)
     }
 }
 

@@ -31,6 +31,16 @@ pub(super) struct State {
     pub(super) files: BTreeMap<u64, Inode>,
     pub(super) next_inode: u64,
     pub(super) locks: BTreeMap<PathBuf, u64>,
+    /// Writes of queues that have not ended.
+    pub(super) on_their_way: BTreeMap<u64, OnItsWay>,
+    pub(super) last_ticket: u64,
+}
+
+/// A write that has not ended: nothing of it is in the cache, unless whoever waits for it dies.
+pub(super) struct OnItsWay {
+    pub(super) inode: u64,
+    pub(super) offset: u64,
+    pub(super) bytes: Vec<u8>,
 }
 
 #[derive(Clone)]
@@ -66,6 +76,26 @@ impl State {
             files: BTreeMap::new(),
             next_inode: 0,
             locks: BTreeMap::new(),
+            on_their_way: BTreeMap::new(),
+            last_ticket: 0,
+        }
+    }
+
+    /// What was on its way when its process died, or the power went: none of it, all of it, or any
+    /// of its sectors went down, of each write by itself.
+    pub(super) fn abandon_what_is_on_its_way(&mut self) {
+        for OnItsWay { inode, offset, bytes } in
+            std::mem::take(&mut self.on_their_way).into_values()
+        {
+            let keep = [0.0, 0.5, 1.0, 1.0][self.random.random_range(0..4)];
+            let Some(file) = self.files.get_mut(&inode) else { continue };
+            let mut at = offset;
+            for sector in bytes.chunks(SECTOR_BYTES as usize) {
+                if self.random.random_bool(keep) {
+                    file.write(at, sector);
+                }
+                at += sector.len() as u64;
+            }
         }
     }
 
@@ -140,6 +170,13 @@ impl Inode {
         if start < end {
             self.dirty.extend(start / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES);
         }
+    }
+
+    /// Takes the dirty sectors of a range, which count as clean from now on.
+    pub(super) fn take_dirty(&mut self, start: u64, end: u64) -> BTreeSet<u64> {
+        let mut taken = self.dirty.split_off(&(start / SECTOR_BYTES));
+        self.dirty.append(&mut taken.split_off(&end.div_ceil(SECTOR_BYTES)));
+        taken
     }
 
     pub(super) fn write_back(&mut self, sector: u64) {
