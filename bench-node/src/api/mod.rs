@@ -233,7 +233,9 @@ impl From<Refusal> for Status {
 
 async fn not_served(uri: Uri) -> Response {
     let call = uri.path().trim_start_matches('/');
-    let message = format!("bench-node does not serve {call}, only etcd's KV, Cluster, Maintenance");
+    let message = format!(
+        "bench-node does not serve {call}, only etcd's KV, Cluster, Maintenance, and sessions"
+    );
     Status::unimplemented(message).into_http()
 }
 

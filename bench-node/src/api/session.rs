@@ -18,7 +18,7 @@ use api::session::request::Request as Asking;
 use api::session::session_server::Session;
 use api::session::{Answer, Answers, Failure, Request, Requests};
 use bytes::Bytes;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
@@ -32,6 +32,8 @@ use crate::kv::{self as store, Command, KvError, MAX_REQUEST_BYTES, check};
 const MAX_IN_SESSION: usize = 8192;
 /// A frame of answers is closed once their values come to so much.
 const FRAME_BYTES: usize = 1 << 20;
+/// After so many short reads others get a turn.
+const READS_IN_A_ROW: usize = 256;
 /// Frames of answers that wait for the connection.
 const QUEUED_FRAMES: usize = 2;
 
@@ -62,6 +64,7 @@ impl Session for SessionService {
             room: Semaphore::new(MAX_IN_SESSION),
             settled: Mutex::default(),
             news: Notify::new(),
+            over: watch::Sender::new(false),
         });
         let (frames, sent) = mpsc::channel(QUEUED_FRAMES);
         tokio::spawn(desk.serve(requests.into_inner(), frames));
@@ -78,27 +81,24 @@ struct Desk {
     settled: Mutex<Vec<Settled>>,
     /// Something was settled.
     news: Notify,
+    /// Nobody listens any more: what is still asked for its requests is given up, as with a call.
+    over: watch::Sender<bool>,
+}
+
+/// However a session ends.
+struct Over<'a>(&'a Desk);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.over.send_replace(true);
+    }
 }
 
 /// An answer that waits for its frame.
 struct Settled {
     answer: Answer,
-    /// Of a put that was let in here.
-    _admitted: Option<Admitted>,
     /// Of a put: since when the store holds it.
     applied: Option<Instant>,
-}
-
-/// Its place among all requests of this member, until its answer is handed over or nobody listens.
-struct Admitted {
-    shared: Arc<Shared>,
-    bytes: usize,
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        self.shared.admission.leave(self.bytes);
-    }
 }
 
 impl Desk {
@@ -107,6 +107,7 @@ impl Desk {
         mut requests: Streaming<Requests>,
         frames: mpsc::Sender<Result<Answers, Status>>,
     ) {
+        let _over = Over(&self);
         let mut taking = pin!(self.take_all(&mut requests));
         let mut ended = None;
         // While the client takes no answers, nothing more is taken from it either.
@@ -158,7 +159,7 @@ impl Desk {
                 None => Err(Status::invalid_argument("the request asks for nothing")),
             };
             if let Err(refused) = taken {
-                self.settle_with(id, Err(refused), None, None);
+                self.settle_with(id, Err(refused), None);
             }
         }
         let now =
@@ -203,7 +204,7 @@ impl Desk {
             let Ok(place) = frames.reserve().await else { return false };
             let (mut answers, mut bytes) = (Vec::with_capacity(settled.len()), 0);
             while bytes < FRAME_BYTES
-                && let Some(Settled { answer, applied, .. }) = settled.next()
+                && let Some(Settled { answer, applied }) = settled.next()
             {
                 bytes += value_bytes(&answer);
                 answers.push(answer);
@@ -219,33 +220,52 @@ impl Desk {
 
     /// Answers gets: at once where that is `current` enough, and else once a majority has said who leads.
     async fn read(self: Arc<Self>, reads: Vec<(u64, RangeRequest)>, current: bool, leads: bool) {
+        let (mut admitted, mut let_in) = (Vec::new(), Vec::new());
+        for read in reads {
+            match self.shared.admission.admit(0) {
+                Ok(place) => {
+                    admitted.push(place);
+                    let_in.push(read);
+                }
+                Err(status) => self.settle_with(read.0, Err(status), None),
+            }
+        }
+        let reads = let_in;
         let caught_up = match (current, leads) {
             (true, _) => Ok(()),
             (false, true) => self.kv.catch_up().await,
             (false, false) => Err(Refusal::NotLeader),
         };
-        for (id, request) in reads {
+        for (number, (id, request)) in reads.into_iter().enumerate() {
             match caught_up {
                 Ok(()) => {
                     let answer = self.kv.range_here(request).await.map(Kind::Range);
-                    self.settle_with(id, answer, None, None);
+                    self.settle_with(id, answer, None);
                 }
                 // A read changes nothing: whoever leads now may answer it.
                 Err(Refusal::NotLeader | Refusal::LeaderChanged) => {
                     tokio::spawn(Arc::clone(&self).ask(id, Asked::Range(request)));
                 }
-                Err(refusal) => self.settle_with(id, Err(refusal.into()), None, None),
+                Err(refusal) => self.settle_with(id, Err(refusal.into()), None),
+            }
+            if number % READS_IN_A_ROW == READS_IN_A_ROW - 1 {
+                tokio::task::yield_now().await;
             }
         }
     }
 
     /// As a call of its own.
     async fn ask(self: Arc<Self>, id: u64, asked: Asked) {
-        let answer = self.kv.ask(asked).await.and_then(|answer| match answer {
+        let mut over = self.over.subscribe();
+        let answer = tokio::select! {
+            answer = self.kv.ask(asked) => answer,
+            _ = over.wait_for(|over| *over) => return,
+        };
+        let answer = answer.and_then(|answer| match answer {
             kv::Answer::Range(response) => Ok(Kind::Range(response)),
             kv::Answer::Command(response) => put_answer(response),
         });
-        self.settle_with(id, answer, None, None);
+        self.settle_with(id, answer, None);
     }
 
     /// A session reads single keys: an answer that takes long would hold up all others.
@@ -258,20 +278,14 @@ impl Desk {
         Ok(())
     }
 
-    fn settle_with(
-        &self,
-        id: u64,
-        answer: Result<Kind, Status>,
-        admitted: Option<Admitted>,
-        applied: Option<Instant>,
-    ) {
+    fn settle_with(&self, id: u64, answer: Result<Kind, Status>, applied: Option<Instant>) {
         let answer = answer.unwrap_or_else(|status| {
             let (code, message) = (status.code() as i32, status.message().to_owned());
             Kind::Failure(Failure { code, message })
         });
         let answer = Answer { id, answer: Some(answer) };
         let mut settled = self.lock_settled();
-        settled.push(Settled { answer, _admitted: admitted, applied });
+        settled.push(Settled { answer, applied });
         if settled.len() == 1 {
             self.news.notify_one();
         }
@@ -286,26 +300,24 @@ impl Desk {
 
 impl Proposer for Desk {
     fn settle(self: Arc<Self>, id: u64, command: Bytes, outcome: Outcome) {
-        let admitted = Admitted { shared: Arc::clone(&self.shared), bytes: command.len() };
+        // Its answer may wait for a client that does not read: that takes no place from others.
+        self.shared.admission.leave(command.len());
         match outcome {
             Ok(applied) => {
                 let answer = applied.result.map_err(Status::from).and_then(put_answer);
-                self.settle_with(id, answer, Some(admitted), Some(applied.at));
+                self.settle_with(id, answer, Some(applied.at));
             }
             // It was not proposed: whoever leads takes it.
-            Err(Refusal::NotLeader) => {
-                drop(admitted);
-                match Command::decode(command) {
-                    Ok(command) => {
-                        tokio::spawn(Arc::clone(&self).ask(id, Asked::Command(command)));
-                    }
-                    Err(error) => {
-                        let status = Status::internal(error.to_string());
-                        self.settle_with(id, Err(status), None, None);
-                    }
+            Err(Refusal::NotLeader) => match Command::decode(command) {
+                Ok(command) => {
+                    tokio::spawn(Arc::clone(&self).ask(id, Asked::Command(command)));
                 }
-            }
-            Err(refusal) => self.settle_with(id, Err(refusal.into()), Some(admitted), None),
+                Err(error) => {
+                    let status = Status::internal(error.to_string());
+                    self.settle_with(id, Err(status), None);
+                }
+            },
+            Err(refusal) => self.settle_with(id, Err(refusal.into()), None),
         }
     }
 }

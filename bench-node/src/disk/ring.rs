@@ -308,7 +308,8 @@ impl Alarm {
     }
 
     fn end_sleep(&self) {
-        self.state.store(AWAKE, Ordering::Release);
+        // A swap, so that what was queued before a wake that this overwrites is seen.
+        self.state.swap(AWAKE, Ordering::AcqRel);
     }
 }
 

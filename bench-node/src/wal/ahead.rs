@@ -153,6 +153,10 @@ impl<D: Disk> Ahead<D> {
     /// Disposes of a segment that nothing is needed of any more.
     pub(super) fn release(&self, number: u64) {
         self.shared.lock().released.push_back(number);
+        if self.thread.is_some() {
+            // Now, and not with the next batch: a log that goes idle has none.
+            self.shared.changed.notify_all();
+        }
     }
 
     /// Goes on to the next segment, which is made first if it was not yet.

@@ -32,6 +32,8 @@ pub(super) struct InFlight {
 pub(super) struct Flight<Q> {
     queue: Q,
     waiting: VecDeque<Waiting>,
+    /// The last batch that was sent.
+    last: Option<InFlight>,
     spare: Vec<Blocks>,
 }
 
@@ -44,7 +46,7 @@ struct Waiting {
 
 impl<Q: WriteQueue> Flight<Q> {
     pub(super) fn new(queue: Q) -> Self {
-        Self { queue, waiting: VecDeque::new(), spare: Vec::new() }
+        Self { queue, waiting: VecDeque::new(), last: None, spare: Vec::new() }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -89,6 +91,7 @@ impl<Q: WriteQueue> Flight<Q> {
     ) {
         self.queue.submit(file, BlockWrite { id: batch.sequence, offset, blocks, sync });
         self.waiting.push_back(Waiting { batch: Some(batch), landed: false, durable });
+        self.last = Some(batch);
     }
 
     /// Notes what landed; the highest sequence number of that, 0 if there was nothing.
@@ -124,12 +127,12 @@ impl<Q: WriteQueue> Flight<Q> {
         Some((batch, durable))
     }
 
-    /// Waits until all is written; the last batch of it, which stays to be taken.
+    /// Waits until all is written; the last batch of it, which may have been taken before.
     pub(super) fn all_written(&mut self, options: &Options) -> Result<Option<InFlight>, WalError> {
         while self.waiting.iter().any(|waiting| !waiting.landed) {
             self.queue.wait();
             self.absorb(options)?;
         }
-        Ok(self.waiting.iter().rev().find_map(|waiting| waiting.batch))
+        Ok(self.last)
     }
 }

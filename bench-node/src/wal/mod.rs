@@ -418,8 +418,10 @@ impl<D: Disk> Wal<D> {
         let end = self.position + batch::batch_bytes(write_bytes) as u64;
         if end > self.options.segment_bytes && self.position > FIRST_BATCH {
             self.next_segment()?;
-            if self.needed.segment < self.segment.number {
-                let needing = self.groups.needing(self.needed.segment);
+            // By all that was submitted, as the groups are.
+            let needed = self.needed_now().segment;
+            if needed < self.segment.number {
+                let needing = self.groups.needing(needed);
                 durable.appended.oldest_needed_by = needing.collect();
             }
         }

@@ -9,12 +9,15 @@
 //! or a later one: so one batch, written at the next start into a segment of its own, cuts a tail
 //! for good. Batches that are not void are taken in sequence until one is missing. If any batch
 //! records the missing one as durable, that is damage; if none does, it was never acknowledged, and
-//! what lies behind it is cut. (What a void batch records counts too: the start that voided it kept
-//! all that it records.)
+//! what lies behind it is cut. What a void batch records counts up to where it is void: it may have
+//! landed after the start that voided it had looked (a write that outlives its process), and then
+//! speaks of batches whose numbers have been given anew. What that start did see, its opening batch
+//! records.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::batch::Header;
 use super::groups::Groups;
 use super::replay::{GroupLog, Opening, Replay};
 use super::scan::{Scan, ScannedBatch, ScannedSegment};
@@ -45,12 +48,20 @@ pub(super) struct Recovery {
 
 /// Decides what counts; an error means that the log must not be used.
 pub(super) fn recover(scan: &Scan, options: &Options) -> Result<Recovery, WalError> {
-    let headers = || scan.segments.iter().flat_map(ScannedSegment::batches).map(|b| b.header);
-    let durable_prefix = headers().map(|header| header.durable_prefix).max().unwrap_or(0);
-    let needed_from = headers().map(|header| header.needed_from).max().unwrap_or(1).max(1);
+    let segments = with_void_from(&scan.segments, options);
+    let headers = || {
+        segments.iter().flat_map(|(segment, void_from)| {
+            segment.batches().map(move |batch| (batch.header, *void_from))
+        })
+    };
+    let recorded = |(header, void_from): (Header, u64)| match header.sequence < void_from {
+        true => (header.durable_prefix, header.needed_from),
+        false => (header.durable_prefix.min(void_from - 1), 1),
+    };
+    let durable_prefix = headers().map(|header| recorded(header).0).max().unwrap_or(0);
+    let needed_from = headers().map(|header| recorded(header).1).max().unwrap_or(1).max(1);
     refuse_damaged_headers(scan, needed_from)?;
 
-    let segments = with_void_from(&scan.segments, options);
     let mut counted: Vec<(&ScannedSegment, &ScannedBatch)> = Vec::new();
     let mut next_sequence = needed_from;
     // Where the next batch belongs as far as is known, and whether anything lies there or behind.

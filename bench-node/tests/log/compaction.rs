@@ -87,6 +87,16 @@ fn disk_use_stays_bounded_under_endless_writes() {
     }
 }
 
+/// A segment's end is synced even then, and what was before it can go.
+#[test]
+fn disk_use_stays_bounded_without_syncs_too() {
+    for max_in_flight in [1, 4] {
+        let options = Options { unsafe_no_fsync: true, max_in_flight, ..small() };
+        let most = write_on(&Simulated::new(1), Path::new(DIR), &options);
+        assert!(most <= 6, "{max_in_flight} in flight: {most} segments");
+    }
+}
+
 #[test]
 fn an_idle_group_holds_the_log_back_and_is_named() {
     let disk = Simulated::new(1);

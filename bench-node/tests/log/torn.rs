@@ -181,3 +181,41 @@ fn a_batch_of_another_generation_is_none() {
         log.holds(&bytes, whole, &format!("a foreign batch over block {block}"));
     }
 }
+
+/// What a killed process had on its way may land when the next one has started: in a segment that is
+/// cut by then, under numbers that were given anew. It must not speak for those.
+#[test]
+fn what_lands_after_the_next_start_has_looked_is_void() {
+    let options = Options { segment_bytes: 1 << 20, ..small() };
+    let disk = Simulated::new(1);
+    let (mut log, _) = wal::open(disk.clone(), Path::new(DIR), options.clone()).unwrap();
+    let path = PathBuf::from(DIR).join("segment-0000000000000001");
+    let (mut early, mut expected) = (Vec::new(), State::default());
+    for id in 1..=10 {
+        let write = write(id, 1, id, 100);
+        log.append(std::slice::from_ref(&write)).unwrap();
+        if id <= 6 {
+            expected.apply(&write);
+            early = disk.bytes(&path).unwrap();
+        }
+    }
+    let late = disk.bytes(&path).unwrap();
+
+    let disk = Simulated::new(2);
+    disk.create_dir_all(Path::new(DIR)).unwrap();
+    let file = disk.create(&path).unwrap();
+    let land = |bytes: &[u8]| {
+        file.write_at(0, bytes).unwrap();
+        file.sync().unwrap();
+        disk.sync_dir(Path::new(DIR)).unwrap();
+    };
+    land(&early);
+    drop(wal::open(disk.clone(), Path::new(DIR), options.clone()).unwrap());
+    land(&late);
+    for start in 0..3 {
+        let (log, recovered) = wal::open(disk.clone(), Path::new(DIR), options.clone())
+            .unwrap_or_else(|error| panic!("start {start}: {error}"));
+        assert_eq!(State::of(&recovered), expected, "start {start}");
+        drop(log);
+    }
+}

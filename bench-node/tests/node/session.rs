@@ -162,3 +162,27 @@ async fn a_leader_that_stops_answers_what_it_took() {
         assert_eq!(value.as_deref(), Some("v"), "{key}");
     }
 }
+
+/// Others are served beside them, and in the end all that they asked is done.
+#[tokio::test]
+async fn clients_that_take_no_answers_hold_up_nobody_else() {
+    let cluster = Cluster::start(1, "");
+    cluster.leader().await;
+    let mut sessions = Vec::new();
+    for number in 0..6 {
+        let session = Session::open(&cluster.nodes[0]).await;
+        for frame in 0..6 {
+            let ids = frame * 4000..(frame + 1) * 4000;
+            session.ask(ids.map(|id| put(id, &format!("{number}/{id}"), "v")).collect());
+        }
+        sessions.push(session);
+    }
+    for attempt in 0..200 {
+        let put = cluster.nodes[0].put("other", &attempt.to_string()).await;
+        put.unwrap_or_else(|status| panic!("attempt {attempt}: {status}"));
+    }
+    for (number, mut session) in sessions.into_iter().enumerate() {
+        let revisions: BTreeSet<_> = session.answers(24_000).await.values().map(revision).collect();
+        assert_eq!(revisions.len(), 24_000, "session {number}");
+    }
+}

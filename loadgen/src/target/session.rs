@@ -1,12 +1,12 @@
 //! The `bench-node-session` target: bench-node's session API, many operations over one stream.
 //!
-//! Invariant: an operation is sent once, on the stream that was up when it was handed over, and no
-//! later than the other work of its turn. What was on its way when that broke has an unknown outcome;
+//! Invariant: an operation is sent once, on the stream that was up when it was handed over, as soon as
+//! that takes it, and never after its timeout. What was on its way when that broke has an unknown outcome;
 //! what was not even written down for it has failed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::future::Future;
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::rc::{Rc, Weak};
 
@@ -124,7 +124,7 @@ impl Drop for Open {
 struct Desk {
     next: Cell<u64>,
     /// Not written yet.
-    queued: RefCell<Vec<session::Request>>,
+    queued: RefCell<VecDeque<session::Request>>,
     queue_filled: Notify,
     /// Written or queued, and not answered.
     waiting: RefCell<HashMap<u64, oneshot::Sender<Answer>>>,
@@ -144,13 +144,30 @@ impl Desk {
         };
         let (sender, answer) = oneshot::channel();
         self.waiting.borrow_mut().insert(id, sender);
-        self.queued.borrow_mut().push(session::Request { id, request: Some(request) });
+        self.queued.borrow_mut().push_back(session::Request { id, request: Some(request) });
         self.queue_filled.notify_one();
         let place = Place { desk: Rc::downgrade(self), id };
         async move {
             let _place = place;
             answer.await.unwrap_or_else(|_| Answer::Error(CallError::unknown("the session ended")))
         }
+    }
+
+    /// The next requests. One that timed out while it was queued is not sent: after a stall, what
+    /// nobody waits for would hold up what is.
+    fn next_frame(&self) -> Vec<session::Request> {
+        let (mut queued, waiting) = (self.queued.borrow_mut(), self.waiting.borrow());
+        let (mut requests, mut bytes) = (Vec::new(), 0);
+        while bytes < FRAME_BYTES
+            && requests.len() < FRAME_REQUESTS
+            && let Some(request) = queued.pop_front()
+        {
+            if waiting.contains_key(&request.id) {
+                bytes += request_bytes(&request);
+                requests.push(request);
+            }
+        }
+        requests
     }
 
     fn settle(&self, answer: session::Answer) {
@@ -196,28 +213,35 @@ impl Drop for Place {
     }
 }
 
-/// Writes what is queued, all of it each time, until the session is gone or the stream broke; the
-/// reader tells.
+/// Writes what is queued, as fast as the other side takes it, until the session is gone or the stream
+/// broke; the reader tells.
 async fn write(desk: Weak<Desk>, mut stream: SendStream<Bytes>, _up: SendRequest<Bytes>) {
     loop {
         let Some(desk) = desk.upgrade() else { return };
         desk.queue_filled.notified().await;
-        let queued = std::mem::take(&mut *desk.queued.borrow_mut());
-        let mut queued = queued.into_iter().peekable();
-        while queued.peek().is_some() {
-            let (mut requests, mut bytes) = (Vec::new(), 0);
-            while bytes < FRAME_BYTES
-                && requests.len() < FRAME_REQUESTS
-                && let Some(request) = queued.next()
-            {
-                bytes += request_bytes(&request);
-                requests.push(request);
+        while !desk.queued.borrow().is_empty() {
+            if !has_room(&mut stream).await {
+                return;
             }
-            if stream.send_data(grpc::frame(&Requests { requests }), false).is_err() {
+            let requests = desk.next_frame();
+            if !requests.is_empty()
+                && stream.send_data(grpc::frame(&Requests { requests }), false).is_err()
+            {
                 return;
             }
         }
     }
+}
+
+/// Waits until all before was taken, and more would be; false: the stream is over.
+async fn has_room(stream: &mut SendStream<Bytes>) -> bool {
+    stream.reserve_capacity(1);
+    while stream.capacity() == 0 {
+        if !matches!(poll_fn(|context| stream.poll_capacity(context)).await, Some(Ok(_))) {
+            return false;
+        }
+    }
+    true
 }
 
 fn request_bytes(request: &session::Request) -> usize {

@@ -17,6 +17,8 @@ use loadgen::target::null::NullServer;
 use loadgen::{Load, Progress};
 use serde::Serialize;
 
+/// A frame of a session holds 2 MiB.
+const MAX_SESSION_VALUE_BYTES: usize = 1 << 20;
 /// A result past the generator's limit is invalid.
 const EXIT_INVALID: u8 = 4;
 
@@ -122,6 +124,10 @@ impl Args {
         ensure!(self.rate > 0.0 && self.rate <= 1e7, "--rate: must be above 0, up to 10000000");
         ensure!((0.0..=1.0).contains(&self.puts), "--puts: must be from 0 to 1");
         ensure!(self.value_bytes >= MIN_VALUE_BYTES, "--value-bytes: at least {MIN_VALUE_BYTES}");
+        ensure!(
+            !self.session || self.value_bytes <= MAX_SESSION_VALUE_BYTES,
+            "--value-bytes: at most {MAX_SESSION_VALUE_BYTES} with --session"
+        );
         ensure!(self.keys > 0, "--keys: must be above 0");
         ensure!(self.connections > 0, "--connections: must be above 0");
         ensure!(self.clients > 0, "--clients: must be above 0");
