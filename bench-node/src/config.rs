@@ -35,7 +35,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use raft::NodeId;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use toml::Spanned;
 
 use crate::disk::LogDisk;
@@ -119,6 +120,7 @@ pub struct Settings {
     /// How the log is written: `blocking`, `io_uring`, or `auto` (with io_uring where that works).
     pub log_disk: LogDisk,
     /// Batches of the log that are on their way to the disk at once, at most, with io_uring.
+    #[serde(deserialize_with = "inflight_log_batches")]
     pub max_inflight_log_batches: NonZeroUsize,
     /// Threads that serve requests and run the protocol; the log has its own.
     pub worker_threads: NonZeroUsize,
@@ -296,6 +298,19 @@ struct Problem {
     /// Byte offset in the text.
     at: Option<usize>,
     text: String,
+}
+
+/// More than a disk serves at once; a ring has room for them all.
+const MOST_INFLIGHT_LOG_BATCHES: usize = 1024;
+
+fn inflight_log_batches<'de, D: Deserializer<'de>>(value: D) -> Result<NonZeroUsize, D::Error> {
+    let batches = NonZeroUsize::deserialize(value)?;
+    match batches.get() <= MOST_INFLIGHT_LOG_BATCHES {
+        true => Ok(batches),
+        false => Err(D::Error::custom(format!(
+            "invalid value: {batches}, expected 1 to {MOST_INFLIGHT_LOG_BATCHES}"
+        ))),
+    }
 }
 
 impl Problem {
@@ -484,6 +499,7 @@ pre_vote = false
         let cases = [
             ("pre_vote = false", "prevote = false", "n1.toml:16: ", "unknown field `prevote`"),
             ("pre_vote = false", "prevote = false", "n1.toml:16: ", "`pre_vote`"),
+            ("pre_vote = false", "max_inflight_log_batches = 1025", "n1.toml:16: ", "1 to 1024"),
             (
                 "heartbeat_ms = 100",
                 "heartbeat_ms = \"100\"",

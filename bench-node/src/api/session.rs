@@ -153,7 +153,7 @@ impl Desk {
         for Request { id, request } in requests {
             let taken = match request {
                 Some(Asking::Put(request)) => self.take_put(id, request, leads, arrived),
-                Some(Asking::Range(request)) => self.check_range(&request).map(|()| {
+                Some(Asking::Range(request)) => check_range(&request).map(|()| {
                     reads.push((id, request));
                 }),
                 None => Err(Status::invalid_argument("the request asks for nothing")),
@@ -165,8 +165,7 @@ impl Desk {
         let now =
             |(_, request): &(u64, RangeRequest)| request.serializable && self.shared.restored();
         let (here, asking): (Vec<_>, Vec<_>) = reads.into_iter().partition(now);
-        for reads in [(here, true), (asking, false)] {
-            let (reads, current) = reads;
+        for (reads, current) in [(here, true), (asking, false)] {
             if !reads.is_empty() {
                 tokio::spawn(Arc::clone(self).read(reads, current, leads));
             }
@@ -268,16 +267,6 @@ impl Desk {
         self.settle_with(id, answer, None);
     }
 
-    /// A session reads single keys: an answer that takes long would hold up all others.
-    fn check_range(&self, request: &RangeRequest) -> Result<(), Status> {
-        check::range(request)?;
-        if !request.range_end.is_empty() {
-            let message = "a session reads single keys: use etcd's KV service for ranges";
-            return Err(Status::invalid_argument(message));
-        }
-        Ok(())
-    }
-
     fn settle_with(&self, id: u64, answer: Result<Kind, Status>, applied: Option<Instant>) {
         let answer = answer.unwrap_or_else(|status| {
             let (code, message) = (status.code() as i32, status.message().to_owned());
@@ -320,6 +309,16 @@ impl Proposer for Desk {
             Err(refusal) => self.settle_with(id, Err(refusal.into()), None),
         }
     }
+}
+
+/// A session reads single keys: an answer that takes long would hold up all others.
+fn check_range(request: &RangeRequest) -> Result<(), Status> {
+    check::range(request)?;
+    if !request.range_end.is_empty() {
+        let message = "a session reads single keys: use etcd's KV service for ranges";
+        return Err(Status::invalid_argument(message));
+    }
+    Ok(())
 }
 
 fn put_answer(response: store::Response) -> Result<Kind, Status> {
