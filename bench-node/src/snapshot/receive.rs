@@ -8,7 +8,7 @@
 
 use std::path::PathBuf;
 
-use super::read::{Reader, read_ends};
+use super::read::Reader;
 use super::{Snapshot, SnapshotError, SnapshotId, Snapshots, incoming_name, incoming_of};
 use crate::disk::{Disk, DiskFile};
 
@@ -33,21 +33,11 @@ pub struct Incoming<D: Disk> {
 
 impl<D: Disk> Snapshots<D> {
     /// Takes up the transfer of the snapshot `id`, where an earlier one left it or from the
-    /// beginning. What was received of any other snapshot of that group is removed.
+    /// beginning. What was received of any other snapshot of that group is removed. One that is
+    /// here and damaged is sent again, and takes its place.
     pub fn receive(&self, id: SnapshotId) -> Result<Offer<D>, SnapshotError> {
-        let path = self.path(id.group, id.last_included.index);
-        match self.disk.open(&path) {
-            Ok(file) => match read_ends(&file) {
-                Ok(held) if held.id == id => {
-                    // An earlier attempt may have failed right after it gave the name.
-                    self.disk.sync_dir(&self.dir)?;
-                    return Ok(Offer::Held(held));
-                }
-                Ok(_) | Err(SnapshotError::Damaged { .. }) => {}
-                Err(error) => return Err(error),
-            },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+        if let Some(held) = self.held(&id)? {
+            return Ok(Offer::Held(held));
         }
         let mut left = None;
         for name in self.names()? {
@@ -76,6 +66,28 @@ impl<D: Disk> Snapshots<D> {
         };
         let snapshots = self.clone();
         Ok(Offer::Wanted(Incoming { snapshots, id, path, file, received, unsynced: 0 }))
+    }
+
+    /// The snapshot `id`, if it is here and whole; it is read from end to end.
+    fn held(&self, id: &SnapshotId) -> Result<Option<Snapshot>, SnapshotError> {
+        let file = match self.disk.open(&self.path(id.group, id.last_included.index)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let whole = Reader::open(&file).and_then(|mut reader| {
+            reader.read_through()?;
+            reader.finish()
+        });
+        match whole {
+            Ok(held) if held.id == *id => {
+                // An earlier attempt may have failed right after it gave the name.
+                self.disk.sync_dir(&self.dir)?;
+                Ok(Some(held))
+            }
+            Ok(_) | Err(SnapshotError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -21,7 +21,8 @@ impl World {
         let delay = self.random.below(2 * self.plan.admin_every_us) + 1;
         self.schedule(delay, What::Administrate);
         if self.healed {
-            return;
+            // A change may have ended since.
+            return self.retire();
         }
         let group = self.random.below(self.plan.groups);
         let Some(id) = self.pick_node(group, 900) else { return };
@@ -286,15 +287,20 @@ impl World {
         }
         let mut wanted: Vec<NodeId> = Vec::new();
         for group in 0..self.plan.groups {
-            wanted.extend(self.committed_membership(group).ids());
+            let committed = self.committed_membership(group);
+            wanted.extend(committed.ids());
             for id in self.ids() {
                 // What is not committed may still be, or be undone in favour of what was before.
                 wanted.extend(self.checker.open_memberships(id, group).flat_map(|open| open.ids()));
+            }
+            // What one that was removed takes to be in force is the past.
+            for id in committed.ids() {
                 let in_force = self.groups(id).and_then(|groups| groups.membership(group));
                 wanted.extend(in_force.into_iter().flat_map(|membership| membership.ids()));
             }
         }
-        for id in self.ids().filter(|id| !wanted.contains(id)) {
+        let removed = |id: &NodeId| !wanted.contains(id) && !self.host(*id).retired;
+        for id in self.ids().filter(removed).collect::<Vec<_>>() {
             self.tally.note("members: removed one switched off");
             self.host_mut(id).retired = true;
             self.end(id, false);

@@ -1,7 +1,7 @@
 //! Snapshots that rotted or are gone: named, never used, and never taken for an empty store.
 
 use bench_node::disk::{Disk, Simulated};
-use bench_node::snapshot::SnapshotError;
+use bench_node::snapshot::{Offer, SnapshotError};
 use raft::EntryId;
 
 use crate::model::{GROUP, open, same, store, write};
@@ -36,6 +36,27 @@ fn a_damaged_newest_one_is_named_and_an_older_one_is_used_where_the_log_allows()
         disk.corrupt(&newest.path, |bytes| *bytes = whole.clone());
     }
     assert_eq!(open(&disk).latest(GROUP).unwrap().latest, Some(newest));
+}
+
+#[test]
+fn one_that_is_offered_again_takes_the_place_of_the_damaged_one() {
+    let sender = open(&Simulated::new(1));
+    let sent = write(&sender, 20, &store(1, 40));
+    let outgoing = sender.open_newest(GROUP).unwrap().unwrap();
+    let disk = Simulated::new(2);
+    let receiver = open(&disk);
+    write(&receiver, 20, &store(1, 40));
+    for byte in (0..sent.id.bytes as usize).step_by(37) {
+        disk.corrupt(&sent.path, |bytes| bytes[byte] ^= 0x20);
+        let Offer::Wanted(mut incoming) = receiver.receive(sent.id).unwrap() else {
+            panic!("held, with byte {byte} rotten");
+        };
+        let chunk = outgoing.read_chunk(incoming.received_up_to(), usize::MAX).unwrap();
+        incoming.write_chunk(chunk.offset, &chunk.bytes, chunk.crc).unwrap();
+        assert_eq!(incoming.finish().unwrap(), sent);
+        assert!(matches!(receiver.receive(sent.id), Ok(Offer::Held(_))));
+        assert!(receiver.load(GROUP, sent.id.last_included).unwrap().latest.is_some());
+    }
 }
 
 #[test]
