@@ -319,13 +319,13 @@ async fn serve<D: Disk>(
         // A peer whose power went says nothing: its stream must not be held for dead hours.
         .http2_keepalive_interval(Some(alive))
         .http2_keepalive_timeout(Some(alive))
+        .add_routes(shared.peer_routes())
         .add_service(PeerService::server(
             Arc::clone(&us),
             Arc::clone(&links),
             Arc::clone(&depot),
             desk,
         ))
-        .add_service(shared.peer_service())
         .serve_with_incoming(incoming(listeners.peer)?);
     let scraped = || crate::scrape::router(inputs.clone(), Arc::clone(&metrics));
     let scrapes = crate::scrape::serve(listeners.metrics, scraped())?;

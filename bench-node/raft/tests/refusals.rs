@@ -160,3 +160,41 @@ fn a_leader_ignores_answers_to_what_it_never_sent() {
     let Status { commit_index, .. } = raft.status();
     assert_eq!(commit_index, 0);
 }
+
+#[test]
+fn a_tick_before_the_deadline_changes_nothing() {
+    let mut raft = start(settings(), founding()).expect("starts");
+    let deadline = raft.deadline();
+    let early = deadline - Duration::from_micros(1);
+    raft.tick(early);
+    assert_eq!(raft.status().role, Role::Follower);
+    assert_eq!(raft.deadline(), deadline);
+    assert!(raft.ready(early).messages.is_empty());
+    raft.tick(deadline);
+    assert_eq!(raft.status().role, Role::PreCandidate);
+}
+
+/// It may have promised, before it went down, to elect nobody else; that nobody has its vote in this
+/// term says nothing about the leader of an earlier one.
+#[test]
+fn a_vote_is_refused_while_a_lease_may_rest_on_this_member() {
+    let hard_state = HardState { term: 2, voted_for: None };
+    let mut config = settings();
+    (config.check_quorum, config.lease_reads) = (true, true);
+    let over = config.election_timeout;
+    let mut raft = start(config, Recovered { hard_state, ..founding() }).expect("starts");
+    let body = Body::Vote { pre_vote: false, transfer: false, last_index: 0, last_term: 0 };
+    let vote = Message { from: 2, to: 1, term: 2, body };
+    let early = over - Duration::from_micros(1);
+    raft.receive(early, vote.clone());
+    let effects = raft.ready(early);
+    assert!(effects.write.is_none() && effects.messages.is_empty());
+    raft.receive(over, vote.clone());
+    let write = raft.ready(over).write.expect("the vote is written down");
+    raft.persisted(write.id);
+    let granted = Body::VoteReply { pre_vote: false, granted: true };
+    assert_eq!(raft.ready(over).messages[0].body, granted);
+    // The candidate may not have heard of it.
+    raft.receive(over, vote);
+    assert_eq!(raft.ready(over).messages[0].body, granted);
+}

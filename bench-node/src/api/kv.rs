@@ -19,6 +19,7 @@ use super::leader::{Place, Way};
 use super::reads::{self, LONG_BYTES, LONG_KEYS};
 use crate::driver::{Input, OutcomeSender, Refusal};
 use crate::kv::{self, Command, KvError, MAX_REQUEST_BYTES, Store, check};
+use crate::peers::Route;
 
 /// Serves etcd's KV.
 pub(crate) struct KvService {
@@ -50,6 +51,12 @@ impl KvService {
         Self { shared, forwards: false }
     }
 
+    /// The way to another member that leads, if there is one now.
+    pub(super) fn route_to_leader(&self) -> Option<Route> {
+        let leader = self.shared.view.borrow().leader.filter(|_| self.forwards)?;
+        self.shared.links.find(leader).and_then(|link| link.route())
+    }
+
     /// Brings a request to the leader, and its answer back.
     pub(super) async fn ask(&self, asked: Asked) -> Result<Answer, Status> {
         let arrived = std::time::Instant::now();
@@ -78,7 +85,7 @@ impl KvService {
                         Ok(answer) => return answer,
                     }
                 }
-                Place::There(channel) => match forward(channel, asked.clone()).await {
+                Place::There(route) => match forward(route, asked.clone()).await {
                     Forwarded::Answered(answer) => return answer,
                     Forwarded::NotTaken => {}
                 },

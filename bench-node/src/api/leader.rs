@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::{Shared, no_leader, stopped};
 use crate::driver::{Refusal, View};
+use crate::peers::Route;
 
 /// How long to wait for news of a leader that could not be reached, or says that it does not lead.
 const SECOND_LOOK: Duration = Duration::from_millis(10);
@@ -19,7 +19,7 @@ const SECOND_LOOK: Duration = Duration::from_millis(10);
 /// Where the leader is.
 pub(super) enum Place {
     Here,
-    There(Channel),
+    There(Route),
 }
 
 /// From one guess to the next.
@@ -53,8 +53,8 @@ impl<'a> Way<'a> {
                 Some(leader) if leader == self.shared.id => return Ok(Place::Here),
                 Some(leader) if self.forwards => {
                     let link = self.shared.links.find(leader);
-                    if let Some(channel) = link.and_then(|link| link.channel()) {
-                        return Ok(Place::There(channel));
+                    if let Some(route) = link.and_then(|link| link.route()) {
+                        return Ok(Place::There(route));
                     }
                 }
                 _ => {}

@@ -91,9 +91,9 @@ impl Shared {
                     Err(NoChange::Request(Refusal::NotLeader)) => {}
                     answer => return Ok(answer.map_err(Status::from)?.1),
                 },
-                Place::There(channel) => {
+                Place::There(route) => {
                     let request = ChangeRequest { ask: Some(to_wire(&ask)) };
-                    match PeerClient::new(channel).change_members(request).await {
+                    match PeerClient::new(route.channel).change_members(request).await {
                         Err(status) if is_not_taken(&status) => {}
                         Err(status) if std::error::Error::source(&status).is_some() => {
                             return Err(connection_lost());

@@ -113,7 +113,7 @@ impl Shared {
             ))
             .add_service(AdminServer::new(AdminService::new(Arc::clone(self))))
             .add_service(
-                SessionServer::new(SessionService::new(Arc::clone(self)))
+                SessionServer::new(SessionService::for_clients(Arc::clone(self)))
                     .max_decoding_message_size(MAX_MESSAGE_BYTES),
             );
         let router = routes.axum_router_mut();
@@ -123,8 +123,10 @@ impl Shared {
     }
 
     /// What the other members call: requests that they forward.
-    pub(crate) fn peer_service(self: &Arc<Self>) -> AsEtcd<KvServer<KvService>> {
-        Self::kv_server(KvService::for_peers(Arc::clone(self)))
+    pub(crate) fn peer_routes(self: &Arc<Self>) -> Routes {
+        let sessions = SessionService::for_peers(Arc::clone(self));
+        Routes::new(Self::kv_server(KvService::for_peers(Arc::clone(self))))
+            .add_service(SessionServer::new(sessions).max_decoding_message_size(MAX_MESSAGE_BYTES))
     }
 
     fn kv_server(service: KvService) -> AsEtcd<KvServer<KvService>> {

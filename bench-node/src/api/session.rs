@@ -6,7 +6,8 @@
 //! requests; what comes beyond waits in the socket, also while the client takes no answers.
 //!
 //! On the leader, a put goes to the loop without a task or a channel of its own, and the gets of a
-//! frame share one question of who leads. On other members each request goes the way of a call.
+//! frame share one question of who leads. Another member passes what it takes on to the leader, in
+//! such a session that it has with it; only what goes astray, as leaders change, goes the way of a call.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,10 +24,12 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
+use super::forward::Forwarded;
 use super::kv::{self, Asked, KvService};
 use super::{Shared, stopped};
 use crate::driver::{Input, Outcome, OutcomeSender, Proposer, Refusal, Ticket};
 use crate::kv::{self as store, Command, KvError, MAX_REQUEST_BYTES, check};
+use crate::peers::request_bytes;
 
 /// Requests of one session on their way at once, and in a frame, at most.
 const MAX_IN_SESSION: usize = 8192;
@@ -40,11 +43,17 @@ const QUEUED_FRAMES: usize = 2;
 /// Serves sessions.
 pub(crate) struct SessionService {
     shared: Arc<Shared>,
+    kv: fn(Arc<Shared>) -> KvService,
 }
 
 impl SessionService {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(super) fn for_clients(shared: Arc<Shared>) -> Self {
+        Self { shared, kv: KvService::for_clients }
+    }
+
+    /// Takes what a peer passes on, and passes nothing on itself.
+    pub(super) fn for_peers(shared: Arc<Shared>) -> Self {
+        Self { shared, kv: KvService::for_peers }
     }
 }
 
@@ -59,7 +68,7 @@ impl Session for SessionService {
         requests: tonic::Request<Streaming<Requests>>,
     ) -> Result<Response<Frames>, Status> {
         let desk = Arc::new(Desk {
-            kv: KvService::for_clients(Arc::clone(&self.shared)),
+            kv: (self.kv)(Arc::clone(&self.shared)),
             shared: Arc::clone(&self.shared),
             room: Semaphore::new(MAX_IN_SESSION),
             settled: Mutex::default(),
@@ -165,10 +174,17 @@ impl Desk {
         let now =
             |(_, request): &(u64, RangeRequest)| request.serializable && self.shared.restored();
         let (here, asking): (Vec<_>, Vec<_>) = reads.into_iter().partition(now);
-        for (reads, current) in [(here, true), (asking, false)] {
-            if !reads.is_empty() {
-                tokio::spawn(Arc::clone(self).read(reads, current, leads));
+        if !leads {
+            for (id, request) in asking {
+                if let Err(refused) = self.pass_on(id, Asking::Range(request)) {
+                    self.settle_with(id, Err(refused), None);
+                }
             }
+        } else if !asking.is_empty() {
+            tokio::spawn(Arc::clone(self).read(asking, false));
+        }
+        if !here.is_empty() {
+            tokio::spawn(Arc::clone(self).read(here, true));
         }
     }
 
@@ -181,8 +197,7 @@ impl Desk {
     ) -> Result<(), Status> {
         check::put(&request)?;
         if !leads {
-            tokio::spawn(Arc::clone(self).ask(id, Asked::Command(Command::Put(request))));
-            return Ok(());
+            return self.pass_on(id, Asking::Put(request));
         }
         let data = Command::Put(request).encode();
         if data.len() > MAX_REQUEST_BYTES {
@@ -193,6 +208,31 @@ impl Desk {
         let input = Input::Propose { data, arrived, reply: OutcomeSender::Session(ticket) };
         // Where the loop has ended, the ticket that is dropped says so.
         let _ = self.shared.inputs.send(input);
+        Ok(())
+    }
+
+    /// Brings a request to the leader, in a frame with others if there is a way now.
+    fn pass_on(self: &Arc<Self>, id: u64, request: Asking) -> Result<(), Status> {
+        let bytes = request_bytes(&request);
+        if bytes > MAX_REQUEST_BYTES {
+            return Err(KvError::RequestTooLarge.into());
+        }
+        let Some(route) = self.kv.route_to_leader() else {
+            tokio::spawn(Arc::clone(self).ask(id, asked(request)));
+            return Ok(());
+        };
+        self.shared.admission.enter(bytes)?;
+        let (desk, again) = (Arc::clone(self), request.clone());
+        let tell = move |fate| {
+            desk.shared.admission.leave(bytes);
+            match Forwarded::from(fate) {
+                Forwarded::Answered(answer) => {
+                    desk.settle_with(id, answer.and_then(said), None);
+                }
+                Forwarded::NotTaken => drop(tokio::spawn(desk.ask(id, asked(again)))),
+            }
+        };
+        route.passage.send(request, Box::new(tell));
         Ok(())
     }
 
@@ -218,7 +258,7 @@ impl Desk {
     }
 
     /// Answers gets: at once where that is `current` enough, and else once a majority has said who leads.
-    async fn read(self: Arc<Self>, reads: Vec<(u64, RangeRequest)>, current: bool, leads: bool) {
+    async fn read(self: Arc<Self>, reads: Vec<(u64, RangeRequest)>, current: bool) {
         let (mut admitted, mut let_in) = (Vec::new(), Vec::new());
         for read in reads {
             match self.shared.admission.admit(0) {
@@ -230,11 +270,7 @@ impl Desk {
             }
         }
         let reads = let_in;
-        let caught_up = match (current, leads) {
-            (true, _) => Ok(()),
-            (false, true) => self.kv.catch_up().await,
-            (false, false) => Err(Refusal::NotLeader),
-        };
+        let caught_up = if current { Ok(()) } else { self.kv.catch_up().await };
         for (number, (id, request)) in reads.into_iter().enumerate() {
             match caught_up {
                 Ok(()) => {
@@ -260,11 +296,7 @@ impl Desk {
             answer = self.kv.ask(asked) => answer,
             _ = over.wait_for(|over| *over) => return,
         };
-        let answer = answer.and_then(|answer| match answer {
-            kv::Answer::Range(response) => Ok(Kind::Range(response)),
-            kv::Answer::Command(response) => put_answer(response),
-        });
-        self.settle_with(id, answer, None);
+        self.settle_with(id, answer.and_then(said), None);
     }
 
     fn settle_with(&self, id: u64, answer: Result<Kind, Status>, applied: Option<Instant>) {
@@ -319,6 +351,20 @@ fn check_range(request: &RangeRequest) -> Result<(), Status> {
         return Err(Status::invalid_argument(message));
     }
     Ok(())
+}
+
+fn asked(request: Asking) -> Asked {
+    match request {
+        Asking::Put(request) => Asked::Command(Command::Put(request)),
+        Asking::Range(request) => Asked::Range(request),
+    }
+}
+
+fn said(answer: kv::Answer) -> Result<Kind, Status> {
+    match answer {
+        kv::Answer::Range(response) => Ok(Kind::Range(response)),
+        kv::Answer::Command(response) => put_answer(response),
+    }
 }
 
 fn put_answer(response: store::Response) -> Result<Kind, Status> {

@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
-use super::{Acquaintance, WINDOW_BYTES, service};
+use super::{Acquaintance, Passage, WINDOW_BYTES, service};
 use crate::driver::Input;
 use crate::error::NodeError;
 use crate::identity::IdentityError;
@@ -67,6 +67,24 @@ impl Addresses {
 struct Up {
     batches: mpsc::Sender<PeerBatch>,
     channel: Channel,
+    /// For clients' requests, once there was one.
+    passage: Option<Arc<Passage>>,
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        if let Some(passage) = &self.passage {
+            passage.close();
+        }
+    }
+}
+
+/// The ways to a peer beside the protocol's own stream, on the same connection.
+pub(crate) struct Route {
+    /// For calls.
+    pub(crate) channel: Channel,
+    /// For requests of clients.
+    pub(crate) passage: Arc<Passage>,
 }
 
 /// Why there is no connection.
@@ -187,10 +205,20 @@ impl Link {
         endpoint.connect().await.map_err(|error| NoConnection(full(&error)))
     }
 
-    /// The connection, for requests that are forwarded; `None` while it is down.
-    pub(crate) fn channel(&self) -> Option<Channel> {
-        let up = self.up.lock().expect("never held across a panic");
-        up.as_ref().map(|up| up.channel.clone())
+    /// For requests that are forwarded; `None` while the link is down.
+    pub(crate) fn route(&self) -> Option<Route> {
+        let mut up = self.up.lock().expect("never held across a panic");
+        let up = up.as_mut()?;
+        let channel = up.channel.clone();
+        let passage = match &up.passage {
+            Some(passage) if !passage.has_ended() => Arc::clone(passage),
+            _ => {
+                let passage = Passage::open(channel.clone());
+                up.passage = Some(Arc::clone(&passage));
+                passage
+            }
+        };
+        Some(Route { channel, passage })
     }
 
     /// Do not wait for the next attempt.
@@ -292,7 +320,8 @@ impl Link {
         us.note_known_by(self.id).await.map_err(Lost::Identity)?;
 
         let (batches, queue) = mpsc::channel(QUEUED_BATCHES);
-        *self.up.lock().expect("never held across a panic") = Some(Up { batches, channel });
+        *self.up.lock().expect("never held across a panic") =
+            Some(Up { batches, channel, passage: None });
         *told = None;
         *was_up = true;
         self.set_connected(us, true);
@@ -364,7 +393,7 @@ mod tests {
         assert!(!link.try_send(|| panic!("there is no way to send it")), "the link is down");
         let channel = link.endpoint().unwrap_or_else(|_| panic!("an address")).0.connect_lazy();
         let (batches, mut queue) = mpsc::channel(QUEUED_BATCHES);
-        *link.up.lock().expect("no panic") = Some(Up { batches, channel });
+        *link.up.lock().expect("no panic") = Some(Up { batches, channel, passage: None });
         for _ in 0..QUEUED_BATCHES {
             assert!(link.try_send(PeerBatch::default));
         }

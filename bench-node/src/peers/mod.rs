@@ -40,11 +40,13 @@
 //! # How they talk
 //! Each member keeps one stream to each other one, for its own messages; answers come back on the
 //! other's stream. What one turn of the loop has for a peer travels as one batch, or a few. Requests of
-//! clients that reached the wrong member are forwarded on the same connection.
+//! clients that reached the wrong member are forwarded on the same connection: those of single keys
+//! together, over a session ([`Passage`]), and others each by a call.
 
 mod join;
 mod link;
 mod links;
+mod passage;
 mod service;
 mod snapshots;
 pub mod wire;
@@ -69,8 +71,9 @@ use crate::members::{Rosters, RostersSeen};
 use crate::metrics::Metrics;
 use crate::store::Batch;
 pub(crate) use join::find_own_id;
-pub(crate) use link::{Link, keep_alive};
+pub(crate) use link::{Link, Route, keep_alive};
 pub(crate) use links::Links;
+pub(crate) use passage::{Fate, Passage, request_bytes};
 pub(crate) use service::PeerService;
 pub(crate) use snapshots::Depot;
 
