@@ -226,6 +226,11 @@ impl Plan {
             }
         }
         self.nodes = self.founders + spare;
+        if self.changes_members() && !self.raft.check_quorum {
+            // Removed members that do not know it depose leaders (paper, section 6), again and again
+            // before a log is walked back entry by entry: without hints nothing bounds that.
+            self.raft.conflict_hints = true;
+        }
         self.plant();
         self
     }
