@@ -210,3 +210,24 @@ fn records_that_no_store_has_had_are_refused() {
         assert!(error.to_string().contains("b\"a\""), "{error}");
     }
 }
+
+/// What a command comes in may be large, and hold others.
+#[test]
+fn the_store_keeps_nothing_of_what_a_command_came_in() {
+    struct Frame(std::sync::Arc<Vec<u8>>);
+    impl AsRef<[u8]> for Frame {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    let mut store = Store::default();
+    for value in ["first", "second"] {
+        let encoded = Command::Put(put("a", value)).encode();
+        let frame = std::sync::Arc::new(encoded.to_vec());
+        let received = bytes::Bytes::from_owner(Frame(frame.clone()));
+        let command = Command::decode(received).expect("as it was encoded");
+        drop(apply(&mut store, command));
+        assert_eq!(std::sync::Arc::strong_count(&frame), 1, "{value}");
+    }
+    assert_eq!(store.range(&range("a", "")).expect("a read").kvs[0].value, "second");
+}

@@ -39,11 +39,14 @@ impl<'a> WriteBatch<'a> {
         self.changed = true;
         let revision = self.revision();
         let header = Some(revision_header(revision));
-        let previous = self.store.records.get(&request.key);
+        let held = self.store.records.get_key_value(&request.key);
+        let previous = held.map(|(_, old)| old);
         let prev_kv = previous.filter(|_| request.prev_kv).map(|old| old.to_kv(&request.key));
+        // The request's are slices of all that came with it, which they would keep in memory.
+        let key = held.map_or_else(|| Bytes::copy_from_slice(&request.key), |(key, _)| key.clone());
         let value = match previous {
             Some(old) if request.ignore_value => old.value.clone(),
-            _ => request.value,
+            _ => Bytes::copy_from_slice(&request.value),
         };
         let record = Record {
             create_revision: previous.map_or(revision, |old| old.create_revision),
@@ -55,7 +58,7 @@ impl<'a> WriteBatch<'a> {
         if self.store.loses_this_write() {
             return PutResponse { header, prev_kv };
         }
-        self.store.insert(request.key, record);
+        self.store.insert(key, record);
         PutResponse { header, prev_kv }
     }
 
