@@ -9,6 +9,7 @@
 //! peers, is handed in.
 
 pub mod abilities;
+mod baseline;
 mod cut;
 mod disk_trouble;
 mod end;
@@ -24,6 +25,7 @@ mod scene;
 mod sockets;
 mod victim;
 
+pub use baseline::{BASELINE, Baseline};
 pub use cut::{Cut, Flap};
 pub use disk_trouble::{DiskFault, DiskTrouble};
 pub use end::End;

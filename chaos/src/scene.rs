@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::baseline::Baseline;
 use crate::fault::Finding;
 use crate::lab::Lab;
 use crate::lab::ledger::{Ledger, Look, Passed};
@@ -28,6 +29,7 @@ pub struct Scene {
     pub(crate) directions: BTreeSet<Direction>,
     /// How long the fault is to hold.
     pub(crate) holds: Duration,
+    baseline: Option<Baseline>,
     account: Option<Account>,
 }
 
@@ -50,7 +52,15 @@ impl Scene {
         holds: Duration,
     ) -> Option<Self> {
         let any = !victims.is_empty();
-        any.then_some(Self { victims, lab, network, directions, holds, account: None })
+        let (baseline, account) = (None, None);
+        any.then_some(Self { victims, lab, network, directions, holds, baseline, account })
+    }
+
+    /// With what was measured before the fault, over some time; without it, what is measured at its
+    /// beginning has to do.
+    pub fn with_baseline(mut self, baseline: Option<Baseline>) -> Self {
+        self.baseline = baseline;
+        self
     }
 
     pub(crate) fn victim(&self) -> &Victim {
@@ -71,7 +81,10 @@ impl Scene {
 
     /// Opens the account.
     pub(crate) fn look_before(&mut self) -> Result<(), Error> {
-        let (ledger, before) = Ledger::open(&self.lab)?;
+        let (ledger, before) = match self.baseline.take() {
+            Some(baseline) => baseline.close()?,
+            None => Ledger::open(&self.lab)?,
+        };
         self.account = Some(Account { ledger, before, settled: None });
         Ok(())
     }

@@ -91,9 +91,26 @@ impl Ledger {
         self.marked = Some(self.seen.clone());
     }
 
+    /// The same for the connections of these directions alone.
+    pub(crate) fn mark_where(&mut self, marks: impl Fn(&Direction) -> bool) {
+        let marked = self.marked.get_or_insert_default();
+        for (key, flow) in &self.seen {
+            let to = name_of(&self.lab, flow.remote.ip());
+            if to.is_some_and(|to| marks(&Direction { from: key.0.clone(), to: to.into() })) {
+                marked.insert(key.clone(), *flow);
+            }
+        }
+    }
+
     /// Counts up to now.
     pub(crate) fn look(&mut self) -> Result<Look, Error> {
         self.read(true)
+    }
+
+    /// What connections that were used shortly before measure, as they are.
+    pub(crate) fn look_at_recent(&mut self) -> Result<Look, Error> {
+        self.marked = None;
+        self.read(false)
     }
 
     fn read(&mut self, counts: bool) -> Result<Look, Error> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail};
 use chaos::journal::{Journal, Noted};
 use chaos::lab::disks::{Loss, Slow};
-use chaos::{DiskFault, DiskTrouble, End, Fault, Pause, PowerLoss, Victim};
+use chaos::{Baseline, DiskFault, DiskTrouble, End, Fault, Pause, PowerLoss, Victim};
 use loadgen::clock::RunClock;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -91,7 +91,7 @@ pub(super) async fn walk(
     number: u64,
 ) -> (FaultRecord, Vec<String>) {
     let at = stage.clock.instant_at(plan.at.as_nanos() as i64);
-    tokio::time::sleep_until(at.into()).await;
+    let baseline = stage.wait_for(at, plan.kind).await;
     let mut record = FaultRecord {
         id: plan.id.clone(),
         kind: plan.kind.name().to_owned(),
@@ -105,7 +105,7 @@ pub(super) async fn walk(
         healed_ns: None,
         recovered_ns: None,
     };
-    let problems = match strike(&stage, &plan, number, &mut record).await {
+    let problems = match strike(&stage, &plan, number, baseline, &mut record).await {
         Ok(problems) => problems,
         Err(why) => {
             record.effective = false;
@@ -129,6 +129,7 @@ async fn strike(
     stage: &Arc<Stage>,
     plan: &FaultPlan,
     number: u64,
+    baseline: anyhow::Result<Option<Baseline>>,
     record: &mut FaultRecord,
 ) -> anyhow::Result<Vec<String>> {
     let mut random = StdRng::seed_from_u64(stage.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -148,10 +149,10 @@ async fn strike(
     if let FaultKind::Replace { rejoin_after } = plan.kind {
         let place = replace::Place::of(&victims, stage, &view)?;
         let kill = FaultKind::Kill { restart_after: None };
-        let killed = bite(stage, &plan.id, kill, victims, &view, record).await?;
+        let killed = bite(stage, &plan.id, kill, None, victims, &view, record).await?;
         return replace::replace(stage, place, record, killed, rejoin_after).await;
     }
-    let applied = bite(stage, &plan.id, plan.kind, victims, &view, record).await?;
+    let applied = bite(stage, &plan.id, plan.kind, baseline?, victims, &view, record).await?;
     let Some(holds) = plan.kind.holds() else { return Ok(Vec::new()) };
     let heal_at = stage.clock.instant_at(record.injected_ns) + holds;
     let applied = watch_until(heal_at, applied).await?;
@@ -174,6 +175,7 @@ async fn bite(
     stage: &Arc<Stage>,
     id: &str,
     kind: FaultKind,
+    baseline: Option<Baseline>,
     victims: Vec<String>,
     view: &View,
     record: &mut FaultRecord,
@@ -181,7 +183,7 @@ async fn bite(
     // Signals are sent and looked after on a thread: both may take their time.
     let (inside, id) = (stage.clone(), id.to_owned());
     let (injected_ns, mut applied) =
-        on_thread(move || inside.inject(&id, kind, &victims)).await??;
+        on_thread(move || inside.inject(&id, kind, baseline, &victims)).await??;
     record.injected_ns = injected_ns;
 
     let holds = kind.holds();
@@ -252,6 +254,25 @@ fn wait_until_gone(victim: &Victim, deadline: Instant) {
 }
 
 impl Stage {
+    /// Waits until `at`, when a fault of `kind` begins; what the hosts measured until then, where its
+    /// proof rests on that.
+    async fn wait_for(
+        self: &Arc<Self>,
+        at: Instant,
+        kind: FaultKind,
+    ) -> anyhow::Result<Option<Baseline>> {
+        let baseline = match kind {
+            FaultKind::Link(_) => {
+                let inside = self.clone();
+                let looked = on_thread(move || link::baseline(inside.own()?, at)).await;
+                looked.flatten().map(Some)
+            }
+            _ => Ok(None),
+        };
+        tokio::time::sleep_until(at.into()).await;
+        baseline
+    }
+
     /// The victims, which are held from now on; waits for a leader where the target needs one.
     async fn choose(&self, plan: &FaultPlan, random: &mut StdRng) -> anyhow::Result<Chosen> {
         let deadline = Instant::now() + LEADER_PATIENCE;
@@ -293,12 +314,13 @@ impl Stage {
         &self,
         id: &str,
         kind: FaultKind,
+        baseline: Option<Baseline>,
         victims: &[String],
     ) -> anyhow::Result<(i64, Applied)> {
         let own = self.own()?;
         let mut ready = Vec::new();
         let seed = |name: &str| seed_of(self.seed, id, name);
-        for mut fault in faults(own, kind, victims, &seed)? {
+        for mut fault in faults(own, kind, baseline, victims, &seed)? {
             fault.available()?;
             let noted = self.journal.note(id, fault.victim(), fault.undo())?;
             ready.push((fault, noted));
@@ -408,6 +430,7 @@ fn seed_of(seed: u64, fault: &str, victim: &str) -> u64 {
 fn faults(
     own: &Own,
     kind: FaultKind,
+    baseline: Option<Baseline>,
     victims: &[String],
     seed: &dyn Fn(&str) -> u64,
 ) -> anyhow::Result<Vec<Box<dyn Fault>>> {
@@ -419,7 +442,7 @@ fn faults(
         FaultKind::Terminate { .. } => each(|victim| Box::new(End::terminate(victim))),
         FaultKind::Pause { .. } => each(|victim| Box::new(Pause::of(victim))),
         FaultKind::Partition(plan) => vec![link::cut(own, &plan, victims)?],
-        FaultKind::Link(plan) => vec![link::impair(own, &plan, victims)?],
+        FaultKind::Link(plan) => vec![link::impair(own, &plan, victims, baseline)?],
         FaultKind::Disk(fault) => victims
             .into_iter()
             .map(|victim| {

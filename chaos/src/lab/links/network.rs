@@ -17,6 +17,7 @@ pub struct Network {
     links: Box<dyn Links>,
     hosts: Vec<String>,
     laid: Laid,
+    changes: BTreeMap<Direction, u64>,
     next: u64,
 }
 
@@ -55,7 +56,7 @@ impl Laid {
 impl Network {
     /// Of `links` between `hosts`, as they begin.
     pub fn new(links: Box<dyn Links>, hosts: Vec<String>) -> Self {
-        Self { links, hosts, laid: Laid::default(), next: 0 }
+        Self { links, hosts, laid: Laid::default(), changes: BTreeMap::new(), next: 0 }
     }
 
     /// Who carries the packets.
@@ -71,6 +72,11 @@ impl Network {
     /// What `direction` is like where it is not cut.
     pub fn conditions(&self, direction: &Direction) -> Conditions {
         self.laid.conditions(direction)
+    }
+
+    /// How often each direction's state has changed, where it has.
+    pub(crate) fn changes(&self) -> &BTreeMap<Direction, u64> {
+        &self.changes
     }
 
     /// Gives these directions new conditions; a cut one gets them once it is healed.
@@ -148,6 +154,9 @@ impl Network {
             .collect();
         if !changes.is_empty() {
             self.links.set(&changes)?;
+        }
+        for Change { direction, .. } in changes {
+            *self.changes.entry(direction).or_default() += 1;
         }
         self.laid = after;
         Ok(())
