@@ -1,7 +1,7 @@
 //! Before a fault of links: what the hosts measure while the links are still as it will find them.
 //!
 //! A connection's smoothed round trip, and more so its deviation, keeps for a while what an earlier
-//! fault made of it (RFC 6298), and one that is used little keeps it for long. So the hosts are asked
+//! fault made of it (RFC 6298), and an end that sends little payload, or none, keeps it for long. So the hosts are asked
 //! for some time before, and a connection counts from when it has sent enough since its link last
 //! changed; it does so under the fault, too, so that the same ones are compared.
 //!

@@ -207,17 +207,20 @@ impl Fault for DiskFault {
         let last = self.look();
         let before = self.figures()?;
         self.disks.set(self.victim.name(), Trouble::default())?;
-        let held = last.is_ok_and(|finding| finding.effective);
+        let (held, seen) = match last {
+            Ok(last) => (last.effective, last.seen),
+            Err(error) => (false, error.to_string()),
+        };
         if self.victim.exit().is_some() {
             let victim = restarter.restart(self.victim.name())?;
             let seen = format!(
-                "{} had ended by itself, and was started again as pid {}",
+                "at the end: {seen}; {} had ended by itself, and was started again as pid {}",
                 victim.name(),
                 victim.pid()
             );
             return Ok(Healed { victim, held, seen });
         }
-        let seen = self.went_on(before.syncs)?;
+        let seen = format!("at the end: {seen}; {}", self.went_on(before.syncs)?);
         Ok(Healed { victim: self.victim.clone(), held, seen })
     }
 }

@@ -138,8 +138,8 @@ fn faults_of_disks_have_keys_of_their_own() {
         DiskFaultKind::Error { writes: true, syncs: true }
     );
     assert_eq!(
-        kind("kind = \"power_loss\"\ntorn = true\nrestart_after_s = 3"),
-        DiskFaultKind::PowerLoss { torn: true }
+        kind("kind = \"power_loss\"\ntorn = true\nin_sync = true\nrestart_after_s = 3"),
+        DiskFaultKind::PowerLoss { torn: true, in_sync: true }
     );
     refused(&with("kind = \"disk_slow\"\nheal_after_s = 3"), &[], &["makes nothing slower"]);
     refused(&with("kind = \"disk_slow\"\nfactor = 0.5\nheal_after_s = 3"), &[], &["from 1 to"]);

@@ -43,7 +43,9 @@ pub(super) struct Figures {
     counted_before: Counted,
     /// The last round trips that were measured of each pair, in ms: the median.
     round_trips: BTreeMap<(String, String), f64>,
-    /// The same with twice their deviation, of every look: one alone is too uncertain.
+    /// The last of all, also where they still grow.
+    waiting_ms: BTreeMap<Direction, f64>,
+    /// Round trips with twice their deviation, of every look: one alone is too uncertain.
     edges_ms: BTreeMap<(String, String), Vec<f64>>,
 }
 
@@ -75,6 +77,7 @@ impl Figures {
             lab: lab.clone(),
             counted_before: Counted::default(),
             round_trips: BTreeMap::new(),
+            waiting_ms: BTreeMap::new(),
             edges_ms: BTreeMap::new(),
         };
         figures.counted_before = figures.counted()?;
@@ -89,6 +92,12 @@ impl Figures {
                 let edges_ms = self.edges_ms.entry(pair.clone()).or_default();
                 edges_ms.push(edge_ms(median_ms, deviation_ms));
                 self.round_trips.insert(pair, median_ms);
+            }
+        }
+        for (way, round_trips_us) in &now.on_the_way_us {
+            let us: Vec<f64> = round_trips_us.iter().copied().map(f64::from).collect();
+            if let Some(median_us) = median(&us) {
+                self.waiting_ms.insert(way.clone(), median_us / 1e3);
             }
         }
         let mut figures = self.round_trips();
@@ -337,12 +346,13 @@ impl Figures {
         Some(Figure { right: right && used_up, reads })
     }
 
-    /// By how much a round trip is longer than before the fault, beyond what is asked for.
+    /// By how much round trips of what is sent this way are longer than before the fault, beyond what is
+    /// asked for; at the least, for they may still grow.
     fn waits_ms(&self, way: &Direction) -> f64 {
         let pairs = self.pairs();
         let Some(pair) = pairs.iter().find(|pair| ways(pair).contains(way)) else { return 0.0 };
         let before_ms = measured(&self.before, ways(pair)).map_or(0.0, |(median_ms, _)| median_ms);
-        let now_ms = self.round_trips.get(pair).copied().unwrap_or(0.0);
+        let now_ms = self.waiting_ms.get(way).copied().unwrap_or(0.0);
         now_ms - before_ms - self.asked(pair).0
     }
 }

@@ -15,8 +15,9 @@ use crate::Error;
 /// What a connection that was used so shortly before measured is still so.
 const RECENT_MS: u32 = 1000;
 
-/// A smoothed round trip has come close to a new one after so many segments: each moves it by an
-/// eighth of the way (RFC 6298).
+/// A smoothed round trip has come close to a new one after so many segments with payload: each moves it
+/// by an eighth of the way (RFC 6298). An end that only acknowledges measures nothing, and keeps for
+/// good what it measured when the connection was made.
 const CONVERGED_SEGMENTS: u64 = 32;
 
 /// An open account of every direction.
@@ -43,8 +44,8 @@ pub(crate) struct Passed {
     pub(crate) arrived_bytes: u64,
 }
 
-/// What one direction's senders measured, on connections that carried something since the look
-/// before, or at the first look shortly before it.
+/// What one direction's senders measured, on connections that carried payload since the look before, or
+/// at the first look shortly before it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Measured {
     pub(crate) round_trips_us: Vec<u32>,
@@ -58,6 +59,9 @@ pub(crate) struct Look {
     pub(crate) passed: BTreeMap<Direction, Passed>,
     /// By senders.
     pub(crate) measured: BTreeMap<Direction, Measured>,
+    /// The same, of connections too that have not come close yet: those lie between what was and what
+    /// is.
+    pub(crate) on_the_way_us: BTreeMap<Direction, Vec<u32>>,
     /// For how long nothing was sent, at the liveliest connection.
     pub(crate) idle_ms: BTreeMap<Direction, u32>,
 }
@@ -132,8 +136,8 @@ impl Ledger {
         let back = Direction { from: other.into(), to: host.into() };
         let key = (host.to_owned(), flow.cookie);
         let has_converged = self.marked.as_ref().is_none_or(|marked| {
-            let then = marked.get(&key).map_or(0, |flow| flow.segments_out);
-            flow.segments_out - then >= CONVERGED_SEGMENTS
+            let then = marked.get(&key).map_or(0, |flow| flow.data_segments_out);
+            flow.data_segments_out.saturating_sub(then) >= CONVERGED_SEGMENTS
         });
         let before = self.seen.insert(key, *flow);
         let idle_ms = look.idle_ms.entry(out.clone()).or_insert(u32::MAX);
@@ -153,13 +157,14 @@ impl Ledger {
         }
         let since =
             |count: fn(&Flow) -> u64| count(flow).saturating_sub(before.as_ref().map_or(0, count));
-        let sent = since(|flow| flow.segments_out);
-        if sent > 0 {
+        let data_sent = since(|flow| flow.data_segments_out);
+        if data_sent > 0 {
             measured();
+            look.on_the_way_us.entry(out.clone()).or_default().push(flow.round_trip_us);
         }
         let of_out = self.passed.entry(out).or_default();
-        of_out.sent += sent;
-        of_out.data_sent += since(|flow| flow.data_segments_out);
+        of_out.sent += since(|flow| flow.segments_out);
+        of_out.data_sent += data_sent;
         of_out.again += since(|flow| flow.retransmitted);
         let of_back = self.passed.entry(back).or_default();
         of_back.arrived += since(|flow| flow.segments_in);

@@ -17,6 +17,7 @@ mod progress;
 mod report;
 mod resolve;
 mod run;
+mod seeds;
 mod soak;
 mod up;
 
@@ -58,7 +59,8 @@ enum Command {
     Node(node::Args),
     /// Show the members of a bench-node cluster, or change several of them at once
     Members(members::Args),
-    /// Kill random nodes with -9 under load, round after round, and lose nothing
+    /// Kill random nodes with -9 under load, round after round, and lose nothing; or run one profile with
+    /// many seeds
     Soak(soak::Args),
     /// Show a run again, from its folder
     Report(report::Args),

@@ -33,6 +33,22 @@ impl ProfileArgs {
         stem.and_then(|stem| stem.to_str()).unwrap_or("profile")
     }
 
+    /// The seed, where one is given.
+    pub(super) fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
+    /// The same on another command line, but for the seed.
+    pub(super) fn words(&self) -> Vec<String> {
+        let mut words = vec![self.profile.clone()];
+        words.extend(self.target.iter().flat_map(|target| ["--target".into(), target.clone()]));
+        if !self.endpoints.is_empty() {
+            words.extend(["--endpoints".into(), self.endpoints.join(",")]);
+        }
+        words.extend(self.set.iter().flat_map(|change| ["--set".into(), change.clone()]));
+        words
+    }
+
     /// The plan of this command line, checked whole.
     pub(super) fn plan(&self) -> anyhow::Result<Plan> {
         let mut changes = Vec::new();

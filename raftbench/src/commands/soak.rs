@@ -1,5 +1,5 @@
 //! `raftbench soak`: kill -9 of random nodes under load, for as many rounds as asked; goes on
-//! where it stopped.
+//! where it stopped. With `--seeds`, whole runs instead (`seeds`).
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use tabled::builder::Builder;
 use tabled::settings::Style;
 
 use super::resolve::ProfileArgs;
-use super::{progress, say, show};
+use super::{progress, say, seeds, show};
 use crate::conductor::Interrupted;
 use crate::conductor::lab::run_inside;
 use crate::conductor::soak::{Round, Rounds, soak};
@@ -29,8 +29,12 @@ pub(super) struct Args {
     profile: ProfileArgs,
     /// How many rounds there shall be in the end, with those that were done before
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    rounds: u64,
-    /// Holds rounds.jsonl; the same command goes on where it stopped
+    #[arg(required_unless_present = "seeds", conflicts_with = "seeds")]
+    rounds: Option<u64>,
+    /// Instead: so many whole runs of the profile with all its faults, each with the next seed
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    seeds: Option<u64>,
+    /// Holds rounds.jsonl, or a run folder for each seed; the same command goes on where it stopped
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Rounds from one audit to the next
@@ -42,6 +46,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(count) = args.seeds {
+        return seeds::run(&args.profile, count, &args.out);
+    }
+    // One of the two is there.
+    let last = args.rounds.unwrap_or_default();
     let mut plan = args.profile.plan()?;
     if let Some(network) = &plan.cluster.network
         && let Some(code) = run_inside(network, plan.cluster.disk.is_some())?
@@ -56,10 +65,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         plan.seed = first.seed;
     }
     let next = journal.rounds.last().map_or(1, |round| round.round + 1);
-    if journal.rounds.iter().all(Round::is_sound) && next <= args.rounds {
+    if journal.rounds.iter().all(Round::is_sound) && next <= last {
         let rounds = Rounds {
             first: next,
-            last: args.rounds,
+            last,
             per_batch: args.audit_every,
             period: Duration::from_secs(args.round_s),
         };
@@ -87,7 +96,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     show(&(summary(&journal.rounds) + "\n"))?;
-    Ok(ExitCode::from(verdict(&journal.rounds, args.rounds)))
+    Ok(ExitCode::from(verdict(&journal.rounds, last)))
 }
 
 /// In the order of a run's verdict: 1 where something was lost, else 4 where a kill did not bite, else

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use chaos::journal::{Journal, Noted};
-use chaos::lab::disks::{Loss, Slow};
+use chaos::lab::disks::{Loss, Moment, Slow};
 use chaos::{Baseline, DiskFault, DiskTrouble, End, Fault, Pause, PowerLoss, Victim};
 use loadgen::clock::RunClock;
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::runtime::Handle;
 
 use super::choose::{Field, NoChoice, choose};
@@ -443,25 +443,19 @@ fn faults(
         FaultKind::Pause { .. } => each(|victim| Box::new(Pause::of(victim))),
         FaultKind::Partition(plan) => vec![link::cut(own, &plan, victims)?],
         FaultKind::Link(plan) => vec![link::impair(own, &plan, victims, baseline)?],
-        FaultKind::Disk(fault) => victims
-            .into_iter()
-            .map(|victim| {
-                let seed = seed(victim.name());
-                disk_fault(own, fault.kind, victim, seed)
-            })
-            .collect::<anyhow::Result<_>>()?,
+        FaultKind::Disk(fault) => disk_faults(own, fault.kind, victims, seed)?,
         FaultKind::Transfer | FaultKind::Replace { .. } => {
             bail!("{} is not done to processes alone", kind.name())
         }
     })
 }
 
-fn disk_fault(
+fn disk_faults(
     own: &Own,
     kind: DiskFaultKind,
-    victim: Victim,
-    seed: u64,
-) -> anyhow::Result<Box<dyn Fault>> {
+    victims: Vec<Victim>,
+    seed: &dyn Fn(&str) -> u64,
+) -> anyhow::Result<Vec<Box<dyn Fault>>> {
     let laid = own.disks().ok_or_else(|| anyhow!("the cluster has no emulated disks"))?;
     let trouble = match kind {
         DiskFaultKind::Stall => DiskTrouble::Stall,
@@ -470,12 +464,22 @@ fn disk_fault(
         }
         DiskFaultKind::Full => DiskTrouble::Full,
         DiskFaultKind::Error { writes, syncs } => DiskTrouble::Error { writes, syncs },
-        DiskFaultKind::PowerLoss { torn } => {
-            let loss = if torn { Loss::Torn { seed } } else { Loss::Whole };
-            return Ok(Box::new(PowerLoss::of(victim, laid.disks.clone(), loss)));
+        DiskFaultKind::PowerLoss { torn, in_sync } => {
+            let loss = |name: &str| match torn {
+                true => Loss::Torn { seed: seed(name) },
+                false => Loss::Whole,
+            };
+            let moment = match in_sync {
+                true => Moment::InSync { share: StdRng::seed_from_u64(seed("")).random() },
+                false => Moment::Now,
+            };
+            let losses = PowerLoss::of(victims, laid.disks.clone(), moment, loss);
+            return Ok(losses.into_iter().map(|loss| Box::new(loss) as Box<dyn Fault>).collect());
         }
     };
-    Ok(Box::new(DiskFault::new(victim, laid.disks.clone(), trouble)))
+    let fault =
+        |victim| Box::new(DiskFault::new(victim, laid.disks.clone(), trouble)) as Box<dyn Fault>;
+    Ok(victims.into_iter().map(fault).collect())
 }
 
 /// Runs `work` on a thread of its own. Not on the runtime's pool: when a run is broken off, the

@@ -49,10 +49,12 @@ pub enum DiskFaultKind {
         /// At syncs.
         syncs: bool,
     },
-    /// The node is killed, and what its disk had not synced is lost.
+    /// The nodes are killed at the same moment, and what their disks had not synced is lost.
     PowerLoss {
         /// Some of it, by the seed, instead of all.
         torn: bool,
+        /// In the midst of a sync, at a point that the seed chooses.
+        in_sync: bool,
     },
 }
 
@@ -106,7 +108,9 @@ impl DiskFaultKind {
                 };
                 vec![("at", at.into())]
             }
-            DiskFaultKind::PowerLoss { torn } => vec![("torn", torn.into())],
+            DiskFaultKind::PowerLoss { torn, in_sync } => {
+                vec![("torn", torn.into()), ("in_sync", in_sync.into())]
+            }
         }
     }
 

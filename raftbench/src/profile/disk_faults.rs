@@ -13,7 +13,7 @@ pub(super) const KINDS: [(&str, Keys); 5] = [
     ("disk_slow", &["factor", "added_ms", "heal_after_s"]),
     ("disk_full", &["heal_after_s"]),
     ("disk_error", &["at", "heal_after_s"]),
-    ("power_loss", &["torn", "restart_after_s"]),
+    ("power_loss", &["torn", "in_sync", "restart_after_s"]),
 ];
 
 /// What a table of such a kind asks for; `None`: it is of another.
@@ -31,9 +31,10 @@ pub(super) fn fault(
             let (writes, syncs) = section.choice("at", &places)?.unwrap_or((false, true));
             DiskFaultKind::Error { writes, syncs }
         }
-        "power_loss" => {
-            DiskFaultKind::PowerLoss { torn: section.boolean("torn")?.unwrap_or(false) }
-        }
+        "power_loss" => DiskFaultKind::PowerLoss {
+            torn: section.boolean("torn")?.unwrap_or(false),
+            in_sync: section.boolean("in_sync")?.unwrap_or(false),
+        },
         _ => return Ok(None),
     };
     if cluster.disk.is_none() {

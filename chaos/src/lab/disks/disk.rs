@@ -12,6 +12,7 @@ use rustix::io::{Errno, Result};
 use serde::{Deserialize, Serialize};
 
 use super::backing::Backing;
+use super::breaker::Breaker;
 use super::figures::{Figures, Meter};
 use super::ledger::{Loss, Lost};
 use super::pace::{Blocking, Timer};
@@ -53,6 +54,9 @@ struct State {
     epoch: u64,
     /// Counts losses of power.
     life: u64,
+    /// Its power is gone: nothing is answered.
+    off: bool,
+    breaker: Option<Arc<Breaker>>,
     held: Vec<Held>,
     meter: Meter,
 }
@@ -79,6 +83,8 @@ impl Disk {
             trouble: Trouble::default(),
             epoch: 0,
             life: 0,
+            off: false,
+            breaker: None,
             held: Vec::new(),
             meter: Meter::new(),
         };
@@ -114,7 +120,7 @@ impl Disk {
         if let Some(volume) = &mut state.volume {
             volume.set_slow(trouble.slow);
         }
-        if trouble.stalled {
+        if trouble.stalled || state.off {
             return;
         }
         let held = std::mem::take(&mut state.held);
@@ -133,11 +139,36 @@ impl Disk {
         figures
     }
 
+    /// How often its power went and came back.
+    pub(super) fn life(&self) -> u64 {
+        self.lock().life
+    }
+
+    /// From now on nothing is answered, and nothing becomes durable, in this life.
+    pub(super) fn power_off(&self, life: u64) {
+        let mut state = self.lock();
+        if state.life != life {
+            return;
+        }
+        state.off = true;
+        state.breaker = None;
+    }
+
+    pub(super) fn has_power(&self) -> bool {
+        !self.lock().off
+    }
+
+    /// `breaker` may go off in the next sync.
+    pub(super) fn arm(&self, breaker: Arc<Breaker>) {
+        self.lock().breaker = Some(breaker);
+    }
+
     /// Takes back what was not synced; nobody is served meanwhile. What was asked before is
     /// answered no more.
     pub(super) fn lose_power(&self, loss: Loss) -> Result<Lost> {
         let mut state = self.lock();
         state.life += 1;
+        (state.off, state.breaker) = (false, None);
         state.meter.counts.in_flight = 0;
         let held = std::mem::take(&mut state.held);
         drop(state);
@@ -175,14 +206,14 @@ impl Disk {
     pub(super) fn serve(self: &Arc<Self>, job: Job) {
         let arrived_ns = self.now_ns();
         let mut state = self.lock();
-        if job.kind == Kind::Sync && state.trouble.sync_error {
+        if job.kind == Kind::Sync && state.trouble.sync_error && !state.off {
             state.meter.counts.refused_error += 1;
             drop(state);
             (job.answer)(Err(Errno::IO));
             return;
         }
         state.meter.counts.in_flight += 1;
-        if state.trouble.stalled {
+        if state.trouble.stalled || state.off {
             state.held.push(Held { job, arrived_ns });
             return;
         }
@@ -208,6 +239,15 @@ impl Disk {
             epoch: state.epoch,
             life: state.life,
         };
+        if kind == Kind::Sync
+            && bytes > 0
+            && let Some(breaker) = state.breaker.take()
+            && let Some(after) =
+                breaker.choose(Duration::from_nanos(service.due_ns - service.start_ns))
+        {
+            let at = self.began + Duration::from_nanos(service.start_ns) + after;
+            self.timer.at(at, move || breaker.go_off());
+        }
         let answer_ns = service.due_ns.saturating_sub(state.transit_ns).max(service.start_ns);
         drop(state);
         let at = self.began + Duration::from_nanos(answer_ns);
@@ -228,6 +268,12 @@ impl Disk {
         let mut state = self.lock();
         // The power went: whoever asked is gone.
         if began.life != state.life {
+            return;
+        }
+        // What its host did meanwhile is undone with the rest.
+        if state.off {
+            let job = Job { kind: began.kind, bytes: began.bytes, host: None, answer };
+            state.held.push(Held { job, arrived_ns: began.arrived_ns });
             return;
         }
         let (epoch, transit_ns) = (state.epoch, state.transit_ns);

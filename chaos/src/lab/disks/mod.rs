@@ -9,13 +9,14 @@
 //!
 //! From the pure to the outside: [`latency`](Latency), `bucket` and `volume` say when a request is
 //! done; `ledger` what a sync covers and what a loss of power takes; `backing` holds the files;
-//! `disk` brings these together; `filesystem` is what the kernel calls; `server` the process. This
+//! `disk` brings these together; `breaker` takes the power of several; `filesystem` is what the kernel calls; `server` the process. This
 //! file is the side that uses it.
 //!
 //! Invariant: a mount is made in the lab's own mount namespace, and ends with it. The server ends
 //! with the program, however that dies; requests that it has not answered then fail.
 
 mod backing;
+mod breaker;
 mod bucket;
 mod disk;
 mod figures;
@@ -38,6 +39,7 @@ use std::time::Instant;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+pub use breaker::Moment;
 pub use bucket::{Burst, Rate};
 pub use disk::Trouble;
 pub use figures::{Figures, Times};
@@ -134,8 +136,23 @@ impl Disks {
         self.ask(host, &Request::Set { name: host.to_owned(), trouble }, None).map(drop)
     }
 
-    /// The power of `host` goes and comes back: what its disk had not synced is lost. Whoever has
-    /// files open there gets errors from now on.
+    /// The power of all `hosts` goes, at that moment: from then on their disks answer nothing, and
+    /// nothing becomes durable, until [`Disks::lose_power`].
+    pub fn cut_power(&self, hosts: &[String], moment: Moment) -> Result<(), Error> {
+        let Some(first) = hosts.first() else { return Ok(()) };
+        self.ask(first, &Request::CutPower { names: hosts.to_vec(), moment }, None).map(drop)
+    }
+
+    /// Whether the disk of `host` has power.
+    pub fn has_power(&self, host: &str) -> Result<bool, Error> {
+        match self.ask(host, &Request::HasPower { name: host.to_owned() }, None)? {
+            Answer::Power(has_power) => Ok(has_power),
+            other => Err(strange(host, &other)),
+        }
+    }
+
+    /// The power of `host` goes, if it has not yet, and comes back: what its disk had not synced is
+    /// lost. Whoever has files open there gets errors from now on.
     pub fn lose_power(&self, host: &str, loss: Loss) -> Result<Lost, Error> {
         let dir = self.dir(host)?;
         // By force: what was asked and not answered fails now.

@@ -20,6 +20,7 @@ use nix::sys::signal::SigSet;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::backing::Backing as Files;
+use super::breaker::Breaker;
 use super::disk::Disk;
 use super::filesystem::Mounted;
 use super::pace::take_precedence;
@@ -94,6 +95,16 @@ impl Server {
                 self.find(&name)?.disk.take_its_time(transit_ns)
             }
             Request::Set { name, trouble } => self.find(&name)?.disk.set(trouble),
+            Request::CutPower { names, moment } => {
+                let disks: Result<Vec<_>, _> = names
+                    .iter()
+                    .map(|name| Ok::<_, String>(self.find(name)?.disk.clone()))
+                    .collect();
+                Breaker::set(&disks?, moment);
+            }
+            Request::HasPower { name } => {
+                return Ok(Answer::Power(self.find(&name)?.disk.has_power()));
+            }
             Request::LosePower { name, loss } => {
                 let served = self.find(&name)?;
                 served.unmounted()?;

@@ -13,6 +13,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::breaker::Moment;
 use super::disk::Trouble;
 use super::figures::Figures;
 use super::ledger::{Loss, Lost};
@@ -28,6 +29,10 @@ pub(super) enum Request {
     TakeTime { name: String, transit_ns: u64 },
     /// What is wrong with it from now on.
     Set { name: String, trouble: Trouble },
+    /// Their power goes, all at once.
+    CutPower { names: Vec<String>, moment: Moment },
+    /// Tell whether it has power.
+    HasPower { name: String },
     /// Its mount is gone: take back what was not synced.
     LosePower { name: String, loss: Loss },
     /// Serve a new mount.
@@ -42,6 +47,7 @@ pub(super) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     Done,
+    Power(bool),
     Lost(Lost),
     Figures(Box<Figures>),
     Failed(String),
