@@ -70,3 +70,33 @@ fn kills_that_do_nothing_make_a_soak_invalid() {
     let rounds = std::fs::read_to_string(bench.out().join("rounds.jsonl")).expect("rounds");
     assert_eq!(rounds.lines().count(), 1, "it ends with the first that is not sound");
 }
+
+#[test]
+fn runs_with_many_seeds_go_on_where_they_stopped() {
+    let bench = Bench::with(&profile(""));
+    let soak = |target: &str, seeds: &str| {
+        let mut command = bench.command("soak", target);
+        command.args(["--seeds", seeds, "--seed", "5", "--set", "phases.measure_s=2"]);
+        let output = command.output().expect("started");
+        let told = [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned());
+        (output.status.code(), told.concat())
+    };
+    let summary =
+        |seed: u64| std::fs::read_to_string(bench.out().join(format!("{seed}/summary.json"))).ok();
+    // A run that was broken off before it was judged.
+    std::fs::create_dir_all(bench.out().join("6/logs")).expect("a folder");
+    std::fs::write(bench.out().join("6/logs/n1.log"), "began").expect("written");
+    let (_, told) = soak("bench-node", "1");
+    let first = summary(5).unwrap_or_else(|| panic!("no run of seed 5: {told}"));
+    assert!(summary(6).is_none(), "{told}");
+    let (_, told) = soak("bench-node", "2");
+    assert_eq!(summary(5), Some(first), "seed 5 was made again: {told}");
+    let second: serde_json::Value =
+        serde_json::from_str(&summary(6).unwrap_or_else(|| panic!("{told}"))).expect("JSON");
+    assert_eq!((&second["seed"], &second["checks"]["audit"]), (&6.into(), &"pass".into()));
+    assert!(told.contains("2 runs: ") && told.contains(" 0 known to be lost"), "{told}");
+
+    let (code, told) = soak("etcd", "2");
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("is a run of short on bench-node with seed 5"), "{told}");
+}
