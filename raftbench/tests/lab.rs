@@ -469,6 +469,11 @@ heal_after_s = 6
     let summary = summary.unwrap_or_else(|error| panic!("no summary ({error}): {told}"));
     let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
     assert_eq!(summary["network"]["links"], "netem", "{summary:#}");
+    // By the kernel's own counters of its queues.
+    let about = summary["network"]["about"].as_str().expect("text");
+    let packets = about.strip_prefix("tc netem in the kernel, on a bridge: ");
+    let packets = packets.and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    assert!(packets > Some(1000), "{summary:#}");
     assert_eq!(summary["checks"]["audit"], "pass", "{summary:#}");
     for fault in summary["faults"].as_array().expect("a list") {
         assert_eq!(fault["effective"], true, "{summary:#}");

@@ -1,6 +1,6 @@
 //! What an impaired link's figures are held against.
 //!
-//! Round trips are medians over the connections between two hosts; a busy machine can only lengthen
+//! Round trips are medians over the connections from one host to another; a busy machine can only lengthen
 //! them, so the bound below is the close one. Shares of segments are held against the binomial
 //! distribution, and count only where half of what was asked for would be outside.
 
@@ -41,12 +41,12 @@ pub(super) struct Figures {
     before: Look,
     lab: Lab,
     counted_before: Counted,
-    /// The last round trips that were measured of each pair, in ms: the median.
-    round_trips: BTreeMap<(String, String), f64>,
+    /// The last round trips that each way's senders measured, in ms: the median.
+    round_trips: BTreeMap<Direction, f64>,
     /// The last of all, also where they still grow.
     waiting_ms: BTreeMap<Direction, f64>,
     /// Round trips with twice their deviation, of every look: one alone is too uncertain.
-    edges_ms: BTreeMap<(String, String), Vec<f64>>,
+    edges_ms: BTreeMap<Direction, Vec<f64>>,
 }
 
 /// What the kernels of the receivers have counted, of all that came to them.
@@ -56,6 +56,13 @@ struct Counted {
     out_of_order: u64,
     /// Packets whose checksum was wrong, of IP or of TCP.
     spoilt: u64,
+}
+
+/// What the senders of one way measured before the fault.
+struct Before {
+    way: Direction,
+    round_trip_ms: f64,
+    deviation_ms: f64,
 }
 
 /// One figure: right, or not (yet), and how it reads.
@@ -87,11 +94,11 @@ impl Figures {
     /// Holds what passed between two looks, and what the later one measured, against what was
     /// asked for.
     pub(super) fn judge(&mut self, settled: &Look, now: &Look, elapsed: Duration) -> Finding {
-        for pair in self.pairs() {
-            if let Some((median_ms, deviation_ms)) = measured(now, ways(&pair)) {
-                let edges_ms = self.edges_ms.entry(pair.clone()).or_default();
+        for way in self.pairs().iter().flat_map(ways) {
+            if let Some((median_ms, deviation_ms)) = measured(now, &way) {
+                let edges_ms = self.edges_ms.entry(way.clone()).or_default();
                 edges_ms.push(edge_ms(median_ms, deviation_ms));
-                self.round_trips.insert(pair, median_ms);
+                self.round_trips.insert(way, median_ms);
             }
         }
         for (way, round_trips_us) in &now.on_the_way_us {
@@ -147,22 +154,42 @@ impl Figures {
         under.map(|(_, is)| ms(is.delay) * is.reorder.value()).sum()
     }
 
+    /// Who measured a pair's round trips before the fault, the steadier first: the two ends measure the
+    /// same way there and back, but one may have to wait for its answers (an acknowledgement rides on what
+    /// the other side sends next, or is delayed), and that is no doing of the link's.
+    fn witnesses(&self, pair: &(String, String)) -> Vec<Before> {
+        let before = |way: Direction| {
+            let (round_trip_ms, deviation_ms) = measured(&self.before, &way)?;
+            Some(Before { way, round_trip_ms, deviation_ms })
+        };
+        let mut witnesses: Vec<_> = ways(pair).into_iter().filter_map(before).collect();
+        witnesses.sort_by(|a, b| a.deviation_ms.total_cmp(&b.deviation_ms));
+        witnesses
+    }
+
     /// Of every pair that talked before the fault and has talked enough since, and whose delay or
     /// jitter it changes.
     fn round_trips(&self) -> Vec<Figure> {
         let (mut figures, mut thin) = (Vec::new(), Vec::new());
         for pair in self.pairs() {
             let (added_ms, spread_before_ms, spread_ms) = self.asked(&pair);
-            let before = measured(&self.before, ways(&pair));
-            let Some((before_ms, deviation_before_ms)) = before else { continue };
+            let witnesses = self.witnesses(&pair);
+            if witnesses.is_empty() {
+                continue;
+            }
             if added_ms == 0.0 && spread_ms == spread_before_ms {
                 continue;
             }
             let name = format!("{}-{}", pair.0, pair.1);
-            let Some(now_ms) = self.round_trips.get(&pair) else {
+            let looks = |witness: &Before| self.edges_ms.get(&witness.way).map_or(0, Vec::len);
+            let most = witnesses.iter().map(looks).max().unwrap_or(0);
+            // One that hardly sends any more says little.
+            let witness = witnesses.iter().find(|witness| 2 * looks(witness) >= most.max(1));
+            let Some(Before { way, round_trip_ms: before_ms, deviation_ms }) = witness else {
                 thin.push(name);
                 continue;
             };
+            let now_ms = self.round_trips.get(way).copied().unwrap_or(0.0);
             if added_ms != 0.0 {
                 let added_now_ms = now_ms - before_ms;
                 let slack_ms = 0.25 * added_ms.abs() + spread_ms + 0.3 + self.overtaken_ms(&pair);
@@ -174,10 +201,9 @@ impl Figures {
                 figures.push(Figure { right, reads });
             }
             if spread_ms > spread_before_ms {
-                let looks = self.edges_ms.get(&pair).map_or(&[][..], Vec::as_slice);
-                let wider_ms = median(looks).unwrap_or(0.0)
-                    - edge_ms(before_ms, deviation_before_ms)
-                    - added_ms;
+                let looks = self.edges_ms.get(way).map_or(&[][..], Vec::as_slice);
+                let wider_ms =
+                    median(looks).unwrap_or(0.0) - edge_ms(*before_ms, *deviation_ms) - added_ms;
                 let reads = format!(
                     "{name} with twice its deviation {wider_ms:+.1} ms wider than delays make it, in {} \
                      looks (jitter asked: {spread_ms:.1} standard)",
@@ -351,7 +377,7 @@ impl Figures {
     fn waits_ms(&self, way: &Direction) -> f64 {
         let pairs = self.pairs();
         let Some(pair) = pairs.iter().find(|pair| ways(pair).contains(way)) else { return 0.0 };
-        let before_ms = measured(&self.before, ways(pair)).map_or(0.0, |(median_ms, _)| median_ms);
+        let before_ms = measured(&self.before, way).map_or(0.0, |(median_ms, _)| median_ms);
         let now_ms = self.waiting_ms.get(way).copied().unwrap_or(0.0);
         now_ms - before_ms - self.asked(pair).0
     }
@@ -403,15 +429,14 @@ fn median(values: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-/// Median round trip and median deviation of what a pair's two ends measured, in ms.
-fn measured(look: &Look, ways: [Direction; 2]) -> Option<(f64, f64)> {
-    let of_pair: Vec<&Measured> = ways.iter().filter_map(|way| look.measured.get(way)).collect();
-    let median_ms = |of: fn(&Measured) -> &Vec<u32>| {
-        let mut all: Vec<u32> = of_pair.iter().flat_map(|measured| of(measured).clone()).collect();
-        all.sort_unstable();
-        (!all.is_empty()).then(|| f64::from(all[all.len() / 2]) / 1e3)
+/// Median round trip and median deviation of what one way's senders measured, in ms.
+fn measured(look: &Look, way: &Direction) -> Option<(f64, f64)> {
+    let Measured { round_trips_us, deviations_us } = look.measured.get(way)?;
+    let median_ms = |us: &[u32]| {
+        let ms: Vec<f64> = us.iter().map(|us| f64::from(*us) / 1e3).collect();
+        median(&ms)
     };
-    median_ms(|m| &m.round_trips_us).zip(median_ms(|m| &m.deviations_us))
+    median_ms(round_trips_us).zip(median_ms(deviations_us))
 }
 
 /// What round trips over a link wait at the least that has more to carry than it can: two large packets,

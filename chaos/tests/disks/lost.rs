@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use chaos::lab::disks::{Loss, SECTOR_BYTES};
+use chaos::lab::disks::{DiskSpec, Latency, Loss, Moment, SECTOR_BYTES};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::fs::OFlags;
 
-use crate::stage::{SEED, Stage, open, spec};
+use crate::stage::{SEED, Stage, open, spec, wait_for};
 
 pub(crate) fn exactly_what_was_not_synced(stage: &Stage) {
     let mut lost_some = 0;
@@ -111,6 +111,44 @@ pub(crate) fn names_are_lost_until_they_are_synced(stage: &Stage) {
     // The disk works on.
     write("later");
     assert_eq!(fs::read_to_string(disk.path("later")).expect("read"), "later");
+}
+
+/// The sync is never answered, and what it was to make durable is gone; a disk beside it stops at the
+/// same moment.
+pub(crate) fn power_goes_in_a_sync(stage: &Stage) {
+    let sync = Latency::constant(400.0).expect("fits");
+    let (syncing, idle) = (stage.disk(DiskSpec { sync, ..spec() }), stage.disk(spec()));
+    let files = [&syncing, &idle].map(|disk| {
+        let file = open(&disk.path("file"), OFlags::empty());
+        file.write_all_at(b"old", 0).expect("written");
+        file.sync_all().expect("synced");
+        file
+    });
+    let has_power = || [&syncing, &idle].map(|disk| disk.has_power(&disk.name).expect("told"));
+    let names = [syncing.name.clone(), idle.name.clone()];
+    syncing.cut_power(&names, Moment::InSync { share: 0.5 }).expect("armed");
+    // Without anything to make durable it is none.
+    files[0].sync_data().expect("synced");
+    assert_eq!(has_power(), [true, true]);
+
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            files[0].write_all_at(b"new", 0).expect("the page cache takes it");
+            files[0].sync_data()
+        });
+        wait_for("the power to go", || has_power() == [false, false]);
+        assert!(!waiting.is_finished());
+        let lost = syncing.lose_power(&syncing.name, Loss::Whole).expect("lost");
+        assert_eq!((lost.unsynced_writes, lost.lost_bytes), (1, 3));
+        waiting.join().expect("no panic").expect_err("it was answered");
+        let lost = idle.lose_power(&idle.name, Loss::Whole).expect("lost");
+        assert_eq!(lost.unsynced_writes, 0);
+    });
+    for disk in [&syncing, &idle] {
+        assert_eq!(fs::read(disk.path("file")).expect("read"), b"old");
+        fs::write(disk.path("later"), "served again").expect("written");
+    }
+    assert_eq!(has_power(), [true, true]);
 }
 
 pub(crate) fn torn_writes_are_torn_at_sectors(stage: &Stage) {

@@ -47,6 +47,7 @@ const TRIALS: &[(&str, Body)] = &[
     ("fio_verifies_io_uring_and_mappings", equal::fio_verifies_io_uring_and_mappings),
     ("power_loss_takes_exactly_what_was_not_synced", lost::exactly_what_was_not_synced),
     ("names_are_lost_until_they_are_synced", lost::names_are_lost_until_they_are_synced),
+    ("power_goes_on_all_disks_in_the_midst_of_a_sync", lost::power_goes_in_a_sync),
     ("torn_writes_are_torn_at_sectors", lost::torn_writes_are_torn_at_sectors),
     ("a_stall_holds_what_arrives", trouble::a_stall_holds_what_arrives),
     ("a_slow_disk_is_slower", trouble::a_slow_disk_is_slower),

@@ -182,7 +182,13 @@ impl Links for Netem {
     }
 
     fn about(&mut self) -> Result<String, Error> {
-        Ok("tc netem in the kernel, on a bridge".into())
+        let traffic = self.traffic()?;
+        let all = |count: fn(&Traffic) -> u64| traffic.iter().map(count).sum::<u64>();
+        Ok(format!(
+            "tc netem in the kernel, on a bridge: {} packets through its queues, {} more dropped there",
+            all(|t| t.delivered_packets),
+            all(|t| t.dropped_packets)
+        ))
     }
 }
 
