@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "raftbench/peer.proto",
         "raftbench/admin.proto",
         "raftbench/session.proto",
+        "raftbench/agent.proto",
     ];
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;

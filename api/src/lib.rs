@@ -1,5 +1,6 @@
-//! The wire: generated types of the etcd v3 subset, of the session, and of the peer protocol. A leaf
-//! crate; it holds no behaviour, so that the load generator and the node meet only over the network.
+//! The wire: generated types of the etcd v3 subset, of the session, of the agent, and of the peer
+//! protocol. A leaf crate; it holds no behaviour, so that the load generator and the node meet only
+//! over the network.
 
 /// etcd's `etcdserverpb`: KV, Cluster, Maintenance.
 #[allow(missing_docs, clippy::all, unreachable_pub)]
@@ -23,6 +24,12 @@ pub mod members {
 #[allow(missing_docs, clippy::all, unreachable_pub)]
 pub mod admin {
     tonic::include_proto!("raftbench.admin");
+}
+
+/// Faults on a real host, under leases.
+#[allow(missing_docs, clippy::all, unreachable_pub)]
+pub mod agent {
+    tonic::include_proto!("raftbench.agent");
 }
 
 /// As deep as its package, for it names etcd's types.

@@ -211,4 +211,114 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The agent was asked for something that its configuration does not name.
+    #[error(
+        "{what} `{asked}` is not on the agent's list, which has {allowed}; to allow it, add it under \
+         [allow] in the agent's configuration and start the agent again"
+    )]
+    NotAllowed {
+        /// Which list.
+        what: &'static str,
+        /// As asked.
+        asked: String,
+        /// The list.
+        allowed: String,
+    },
+    /// A fault that cannot be as it was asked for.
+    #[error("{what}: {reason}")]
+    Order {
+        /// Which part of it.
+        what: &'static str,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// One fault at a time.
+    #[error("{what} is under fault {fault} already; heal that first, or wait for its end")]
+    Held {
+        /// What is.
+        what: String,
+        /// The one that holds.
+        fault: String,
+    },
+    /// It is another's, so it is left alone.
+    #[error("{what} {reason}")]
+    NotOurs {
+        /// What is.
+        what: String,
+        /// Whose it is, as far as can be told, and what to do.
+        reason: String,
+    },
+    /// This host has no such thing.
+    #[error("{what}: {reason}")]
+    NotHere {
+        /// What was needed.
+        what: String,
+        /// What was seen, and what to do.
+        reason: String,
+    },
+    /// Something of the host's could not be read or changed.
+    #[error("cannot {doing}: {problem}")]
+    Host {
+        /// What, with its path.
+        doing: String,
+        /// The kernel's word.
+        problem: io::Error,
+    },
+    /// One of the host's programs failed.
+    #[error("`{program}` failed: {reason}")]
+    Program {
+        /// With its arguments.
+        program: String,
+        /// Its own words.
+        reason: String,
+    },
+    /// No fault of the agent's has that name.
+    #[error("no fault is called `{fault}`; `raftbench chaos list` shows those that there are")]
+    UnknownFault {
+        /// As asked.
+        fault: String,
+    },
+    /// Its lease ran out, so it is undone.
+    #[error(
+        "the lease of fault {fault} ran out {ago_ms} ms ago, so it is undone; inject it again, and \
+         renew it in time"
+    )]
+    LeaseOver {
+        /// Which.
+        fault: String,
+        /// Since then.
+        ago_ms: u128,
+    },
+    /// It has ended.
+    #[error("fault {fault} has ended: {how}")]
+    FaultOver {
+        /// Which.
+        fault: String,
+        /// Why, and what was done.
+        how: String,
+    },
+    /// The agent's state directory cannot be used.
+    #[error("state directory {path}: {reason}")]
+    StateDir {
+        /// Where.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The agent does not listen.
+    #[error("the agent does not listen on {address}: {reason}")]
+    NotListening {
+        /// Where it should.
+        address: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// An agent does not do what it was asked.
+    #[error("agent {address}: {reason}")]
+    Agent {
+        /// Which.
+        address: String,
+        /// Its own words, or why there are none.
+        reason: String,
+    },
 }

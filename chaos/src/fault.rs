@@ -86,7 +86,8 @@ pub(crate) fn does_half() -> bool {
     is_planted("fault-does-half")
 }
 
-fn is_planted(name: &str) -> bool {
+/// A bug that was asked for by name.
+pub(crate) fn is_planted(name: &str) -> bool {
     #[cfg(feature = "seeded-bugs")]
     return std::env::var_os("RAFTBENCH_SEEDED_BUG").is_some_and(|bug| bug == name);
     #[cfg(not(feature = "seeded-bugs"))]

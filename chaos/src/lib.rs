@@ -9,6 +9,7 @@
 //! peers, is handed in.
 
 pub mod abilities;
+pub mod agent;
 mod baseline;
 mod cut;
 mod disk_trouble;

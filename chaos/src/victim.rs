@@ -134,6 +134,12 @@ impl Victim {
         Ok(State { letter: stat.state, threads, cpu_ticks: stat.utime + stat.stime })
     }
 
+    /// When it started, in ticks since boot: with its pid this names it for good.
+    pub(crate) fn started_ticks(&self) -> Result<u64, Error> {
+        let stat = self.proc()?.stat().map_err(|error| self.proc_error(error))?;
+        Ok(stat.starttime)
+    }
+
     /// How many of its threads sleep in that function of the kernel, as far as we may know.
     pub(crate) fn threads_waiting_in(&self, function: &str) -> usize {
         let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else { return 0 };

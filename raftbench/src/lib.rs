@@ -5,6 +5,7 @@
 //!
 //! Invariant: each room knows those before it only through the value that they hand on.
 
+pub mod agent_config;
 pub mod commands;
 pub mod compare;
 pub mod conductor;

@@ -67,7 +67,8 @@ fn try_all() -> Vec<Ability> {
             "sock_diag",
             "the proof that faults of links bit, which are invalid without",
             there(|| {
-                let flows = crate::lab::dump_flows().map_err(|error| error.to_string())?;
+                let flows = crate::lab::dump_flows(crate::lab::Family::V4)
+                    .map_err(|error| error.to_string())?;
                 Ok(format!("asked, {} connections", flows.len()))
             }),
         ),

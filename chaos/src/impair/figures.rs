@@ -11,7 +11,7 @@ use crate::Error;
 use crate::fault::Finding;
 use crate::lab::Lab;
 use crate::lab::ledger::{Look, Measured, Passed};
-use crate::lab::links::{Bursts, Conditions, Direction, Loss, Share, Spread};
+use crate::lab::links::{Conditions, Direction, Loss, Share, Spread};
 use crate::scene::{total, ways};
 
 /// A figure within so many deviations is right: one in a thousand is not.
@@ -459,26 +459,9 @@ fn deviation_ms(conditions: &Conditions) -> f64 {
         }
 }
 
-/// The share of lost packets over a long time.
-fn lost(loss: Loss) -> f64 {
-    match loss {
-        Loss::None => 0.0,
-        Loss::Independent(share) => share.value(),
-        Loss::Bursts(bursts) => {
-            let bad = share_bad(&bursts);
-            bad * bursts.loss_while_bad.value() + (1.0 - bad) * bursts.loss_while_good.value()
-        }
-    }
-}
-
-fn share_bad(bursts: &Bursts) -> f64 {
-    let (to_bad, to_good) = (bursts.turns_bad.value(), bursts.turns_good.value());
-    if to_bad + to_good > 0.0 { to_bad / (to_bad + to_good) } else { 0.0 }
-}
-
 /// How many segments arrive for each one sent, spoilt ones too.
 fn arriving(conditions: &Conditions) -> f64 {
-    1.0 + conditions.duplicate.value() - lost(conditions.loss)
+    1.0 + conditions.duplicate.value() - conditions.loss.share()
 }
 
 /// The variance of that, for one segment; bursts make it larger by about twice their length.
@@ -488,7 +471,7 @@ fn variance_of(conditions: &Conditions) -> f64 {
         Loss::Bursts(bursts) => 2.0 / bursts.turns_good.value().max(0.01),
         _ => 1.0,
     };
-    length * binomial(lost(conditions.loss)) + binomial(conditions.duplicate.value())
+    length * binomial(conditions.loss.share()) + binomial(conditions.duplicate.value())
 }
 
 /// A counter of `/proc/net/netstat` or `snmp`, by its group and its name.

@@ -9,7 +9,7 @@ use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{AF_INET, IPPROTO_TCP};
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::nlas::{Nla, TcpInfo};
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags,
@@ -37,8 +37,14 @@ pub struct Flow {
     pub segments_in: u64,
     /// Segments sent again.
     pub retransmitted: u64,
+    /// Segments of which the other end said that they came twice (RFC 2883, DSACK).
+    pub came_twice: u64,
+    /// How often segments were seen to have overtaken others.
+    pub reordered: u64,
     /// Payload received in order.
     pub received_bytes: u64,
+    /// Payload that the other end has acknowledged.
+    pub acknowledged_bytes: u64,
     /// Smoothed (RFC 6298, SRTT).
     pub round_trip_us: u32,
     /// Its mean deviation, smoothed.
@@ -51,23 +57,31 @@ impl Host {
     /// Its connections with others, open or being opened.
     pub fn flows(&self) -> Result<Vec<Flow>, Error> {
         let doing = |source| Error::Lab { what: "ask a host for its connections", problem: source };
-        self.within(dump)?.map_err(doing)
+        self.within(|| dump(Family::V4))?.map_err(doing)
     }
 }
 
+/// Whose sockets are asked for. Those of [`Family::V6`] may have IPv4 connections, too, with
+/// addresses mapped into IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
 /// Of the network of the calling thread.
-pub(crate) fn dump() -> std::io::Result<Vec<Flow>> {
+pub(crate) fn dump(family: Family) -> std::io::Result<Vec<Flow>> {
     let mut socket = netlink_sys::Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&netlink_sys::SocketAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let request = InetRequest {
-        family: AF_INET,
+        family: if family == Family::V4 { AF_INET } else { AF_INET6 },
         protocol: IPPROTO_TCP,
         extensions: ExtensionFlags::INFO,
         states: StateFlags::ESTABLISHED | StateFlags::SYN_SENT | StateFlags::CLOSE_WAIT,
-        socket_id: SocketId::new_v4(),
+        socket_id: if family == Family::V4 { SocketId::new_v4() } else { SocketId::new_v6() },
     };
     let mut request =
         NetlinkMessage::new(header, NetlinkPayload::from(SockDiagMessage::InetRequest(request)));
@@ -113,7 +127,10 @@ fn flow(response: &InetResponse) -> Option<Flow> {
         data_segments_out: info.data_segs_out.into(),
         segments_in: info.segs_in.into(),
         retransmitted: info.total_retrans.into(),
+        came_twice: info.dsack_dups.into(),
+        reordered: info.reord_seen.into(),
         received_bytes: info.bytes_received,
+        acknowledged_bytes: info.bytes_acked,
         round_trip_us: info.rtt,
         deviation_us: info.rttvar,
         idle_ms: info.last_data_sent,

@@ -21,7 +21,7 @@ impl Tool {
     }
 
     /// What one call prints, in the network of the calling thread.
-    pub(super) fn json(self, arguments: &[&str]) -> Result<String, Error> {
+    pub(crate) fn json(self, arguments: &[&str]) -> Result<String, Error> {
         let failed = |reason: String| Error::Iproute { program: self.name(), reason };
         let output = Command::new(self.name()).args(arguments).output();
         let output = output.map_err(|error| failed(error.to_string()))?;

@@ -18,7 +18,7 @@ const RECENT_MS: u32 = 1000;
 /// A smoothed round trip has come close to a new one after so many segments with payload: each moves it
 /// by an eighth of the way (RFC 6298). An end that only acknowledges measures nothing, and keeps for
 /// good what it measured when the connection was made.
-const CONVERGED_SEGMENTS: u64 = 32;
+pub(crate) const CONVERGED_SEGMENTS: u64 = 32;
 
 /// An open account of every direction.
 pub(crate) struct Ledger {

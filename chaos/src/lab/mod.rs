@@ -42,7 +42,7 @@ pub use passport::Passport;
 
 // For those who try what a host can do.
 pub(crate) use enter::take_the_right;
-pub(crate) use flows::dump as dump_flows;
+pub(crate) use flows::{Family, dump as dump_flows};
 pub(crate) use iproute::Tool;
 pub(crate) use links::switch::try_tun;
 

@@ -7,13 +7,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chaos::abilities::{Ability, examine};
+use chaos::agent::{LeftBehind, heal, left_behind};
 use serde::Serialize;
 use tabled::builder::Builder;
 use tabled::settings::peaker::Priority;
 use tabled::settings::{Style, Width};
 
 use super::show;
-use crate::leftovers::{Leftover, find, run_folders};
+use crate::agent_config::STATE_DIR;
+use crate::leftovers::{find, run_folders};
 
 /// How wide the table may be.
 const COLUMNS: usize = 100;
@@ -30,6 +32,9 @@ pub(super) struct Args {
     /// Where run folders are, in which undo journals are looked for
     #[arg(long, value_name = "DIR", default_value = "results/local")]
     runs: PathBuf,
+    /// The state directory of this host's agent, in which its undo journal is
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    agent_state: PathBuf,
 }
 
 /// What `--json` prints.
@@ -53,6 +58,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             None => remains.push(leftover.told()),
         }
     }
+    let of_agent = agents(&args, &mut healed, &mut remains)?;
     let can_run = abilities.iter().all(|ability| ability.works || ability.name != "pidfd");
     let text = match args.json {
         true => {
@@ -63,13 +69,35 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             };
             serde_json::to_string_pretty(&told)? + "\n"
         }
-        false => page(&abilities, &left, &healed, &remains),
+        false => page(&abilities, left.len() + of_agent, &healed, &remains),
     };
     show(&text)?;
     Ok(ExitCode::from(u8::from(!remains.is_empty() || !can_run)))
 }
 
-fn page(abilities: &[Ability], left: &[Leftover], healed: &[String], remains: &[String]) -> String {
+/// What an agent left behind, of which there is none now; how many that is.
+fn agents(
+    args: &Args,
+    healed: &mut Vec<String>,
+    remains: &mut Vec<String>,
+) -> anyhow::Result<usize> {
+    let told = |left: &LeftBehind| format!("fault {} of an agent: {}", left.fault, left.told);
+    if !args.heal {
+        let left = left_behind(&args.agent_state)?;
+        remains.extend(left.iter().map(told));
+        return Ok(left.len());
+    }
+    let undone = heal(&args.agent_state)?;
+    for (left, result) in &undone {
+        match result {
+            Ok(done) => healed.push(format!("{} ({done})", told(left))),
+            Err(why) => remains.push(format!("{} (cannot be healed: {why})", told(left))),
+        }
+    }
+    Ok(undone.len())
+}
+
+fn page(abilities: &[Ability], left: usize, healed: &[String], remains: &[String]) -> String {
     let mut rows = Builder::default();
     rows.push_record(["", "works", "seen", "serves"]);
     for ability in abilities {
@@ -81,7 +109,7 @@ fn page(abilities: &[Ability], left: &[Leftover], healed: &[String], remains: &[
         .with(Style::rounded())
         .with(Width::wrap(COLUMNS).keep_words(true).priority(Priority::max(true)));
     let mut text = format!("{table}\n");
-    if left.is_empty() {
+    if left == 0 {
         text += "nothing was left behind by earlier runs\n";
     }
     for line in healed {

@@ -4,6 +4,7 @@
 //! Invariant: commands hold no rule of their own; what they print comes from another room.
 //! Exit codes: 0 pass, 1 fail, 2 usage or environment, 3 inconclusive, 4 invalid.
 
+mod chaos;
 mod check;
 mod compare;
 mod doctor;
@@ -68,6 +69,8 @@ enum Command {
     Check(check::Args),
     /// Show two runs side by side
     Compare(compare::Args),
+    /// Break a real host, through the agent that runs there
+    Chaos(chaos::Args),
     /// Say what works on this host, what each missing thing costs, and what runs left behind
     Doctor(doctor::Args),
     /// List the embedded profiles, or print one
@@ -89,6 +92,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Report(args) => report::run(args),
         Command::Check(args) => check::run(args),
         Command::Compare(args) => compare::run(args),
+        Command::Chaos(args) => chaos::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Profiles(args) => profiles::run(args),
     }

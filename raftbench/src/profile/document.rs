@@ -11,7 +11,7 @@ use super::ProfileError;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// The file, 1-based.
     Line(usize),
     /// The command line, as given.
@@ -20,14 +20,14 @@ pub(super) enum Origin {
 
 /// A value and its place.
 #[derive(Clone, Debug)]
-pub(super) struct Value {
-    pub(super) origin: Origin,
-    pub(super) kind: Kind,
+pub(crate) struct Value {
+    pub(crate) origin: Origin,
+    pub(crate) kind: Kind,
 }
 
 /// What a value is.
 #[derive(Clone, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Table(BTreeMap<String, Value>),
     Array(Vec<Value>),
     Text(String),
@@ -40,7 +40,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// What errors call it.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match self {
             Kind::Table(_) => "a table".into(),
             Kind::Array(_) => "an array".into(),
@@ -53,7 +53,7 @@ impl Kind {
     }
 
     /// As plain TOML, for what is handed on unread.
-    pub(super) fn to_toml(&self) -> toml::Value {
+    pub(crate) fn to_toml(&self) -> toml::Value {
         match self {
             Kind::Table(table) => toml::Value::Table(
                 table.iter().map(|(key, value)| (key.clone(), value.kind.to_toml())).collect(),
@@ -72,9 +72,9 @@ impl Kind {
 
 /// One profile's values.
 #[derive(Clone, Debug)]
-pub(super) struct Document {
-    pub(super) file: String,
-    pub(super) root: Value,
+pub(crate) struct Document {
+    pub(crate) file: String,
+    pub(crate) root: Value,
 }
 
 /// One value that the command line puts in a profile's place.
@@ -140,7 +140,7 @@ impl Change {
 
 impl Document {
     /// Reads TOML; `file` is what errors call it.
-    pub(super) fn parse(file: &str, text: &str) -> Result<Self, ProfileError> {
+    pub(crate) fn parse(file: &str, text: &str) -> Result<Self, ProfileError> {
         let line_at = |offset: usize| 1 + text[..offset.min(text.len())].matches('\n').count();
         let table = DeTable::parse(text).map_err(|error| ProfileError::Syntax {
             file: file.to_owned(),
@@ -153,7 +153,7 @@ impl Document {
     }
 
     /// Puts the command line's value in; tables that are missing on the way are made.
-    pub(super) fn apply(&mut self, change: &Change) -> Result<(), ProfileError> {
+    pub(crate) fn apply(&mut self, change: &Change) -> Result<(), ProfileError> {
         for (path, kind) in &change.values {
             put(&mut self.root, path, kind, &change.flag)?;
         }

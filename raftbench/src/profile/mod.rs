@@ -6,13 +6,13 @@
 
 mod disk_faults;
 mod disks;
-mod document;
+pub(crate) mod document;
 pub mod embedded;
 mod faults;
 mod link_faults;
 mod networks;
 mod random;
-mod section;
+pub(crate) mod section;
 mod sections;
 
 use std::path::Path;

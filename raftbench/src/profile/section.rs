@@ -12,7 +12,7 @@ use super::{ProfileError, listed, nearest};
 
 /// A table under its path; empty where the profile leaves it out.
 #[derive(Clone)]
-pub(super) struct Section<'a> {
+pub(crate) struct Section<'a> {
     file: &'a str,
     path: String,
     origin: Origin,
@@ -21,7 +21,7 @@ pub(super) struct Section<'a> {
 
 /// What numbers a key takes.
 #[derive(Clone, Copy)]
-pub(super) enum Numbers {
+pub(crate) enum Numbers {
     /// More than this.
     Above(f64),
     /// This or more.
@@ -35,12 +35,12 @@ const MAX_SECONDS: f64 = 86_400.0;
 
 impl<'a> Section<'a> {
     /// The whole document.
-    pub(super) fn root(document: &'a Document, keys: &[&str]) -> Result<Self, ProfileError> {
+    pub(crate) fn root(document: &'a Document, keys: &[&str]) -> Result<Self, ProfileError> {
         Self::of(&document.file, String::new(), &document.root, keys)
     }
 
     /// `value` as a table that knows `keys`.
-    pub(super) fn of(
+    pub(crate) fn of(
         file: &'a str,
         path: String,
         value: &'a Value,
@@ -65,7 +65,7 @@ impl<'a> Section<'a> {
     }
 
     /// A table inside this one.
-    pub(super) fn section(&self, key: &str, keys: &[&str]) -> Result<Section<'a>, ProfileError> {
+    pub(crate) fn section(&self, key: &str, keys: &[&str]) -> Result<Section<'a>, ProfileError> {
         match self.value(key) {
             Some(value) => Self::of(self.file, self.path_of(key), value, keys),
             None => Ok(Section {
@@ -78,7 +78,7 @@ impl<'a> Section<'a> {
     }
 
     /// A table that is handed on as it stands, once `check` accepts each of its keys.
-    pub(super) fn raw_table(
+    pub(crate) fn raw_table(
         &self,
         key: &str,
         check: impl Fn(toml::Table) -> Result<(), String>,
@@ -98,7 +98,7 @@ impl<'a> Section<'a> {
     }
 
     /// The tables of an array, each as file, path and value; `name` makes an element's path.
-    pub(super) fn array(&self, key: &str) -> Result<&'a [Value], ProfileError> {
+    pub(crate) fn array(&self, key: &str) -> Result<&'a [Value], ProfileError> {
         match self.value(key) {
             None => Ok(&[]),
             Some(Value { kind: Kind::Array(values), .. }) => Ok(values),
@@ -106,15 +106,15 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
+    pub(crate) fn value(&self, key: &str) -> Option<&'a Value> {
         self.table?.get(key)
     }
 
-    pub(super) fn file(&self) -> &'a str {
+    pub(crate) fn file(&self) -> &'a str {
         self.file
     }
 
-    pub(super) fn boolean(&self, key: &str) -> Result<Option<bool>, ProfileError> {
+    pub(crate) fn boolean(&self, key: &str) -> Result<Option<bool>, ProfileError> {
         match self.value(key) {
             None => Ok(None),
             Some(Value { kind: Kind::Boolean(value), .. }) => Ok(Some(*value)),
@@ -122,7 +122,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>, ProfileError> {
+    pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, ProfileError> {
         match self.value(key) {
             None => Ok(None),
             Some(Value { kind: Kind::Text(text), .. }) => Ok(Some(text)),
@@ -130,7 +130,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub(super) fn texts(&self, key: &str) -> Result<Option<Vec<String>>, ProfileError> {
+    pub(crate) fn texts(&self, key: &str) -> Result<Option<Vec<String>>, ProfileError> {
         if self.value(key).is_none() {
             return Ok(None);
         }
@@ -142,7 +142,7 @@ impl<'a> Section<'a> {
     }
 
     /// A string that must be one of `choices`.
-    pub(super) fn choice<T: Copy>(
+    pub(crate) fn choice<T: Copy>(
         &self,
         key: &str,
         choices: &[(&str, T)],
@@ -159,7 +159,7 @@ impl<'a> Section<'a> {
     }
 
     /// A finite number.
-    pub(super) fn number(&self, key: &str, range: Numbers) -> Result<Option<f64>, ProfileError> {
+    pub(crate) fn number(&self, key: &str, range: Numbers) -> Result<Option<f64>, ProfileError> {
         let Some(value) = self.value(key) else { return Ok(None) };
         let number = match value.kind {
             Kind::Integer(number) => number as f64,
@@ -180,7 +180,7 @@ impl<'a> Section<'a> {
     }
 
     /// A whole number; `500.0` will do.
-    pub(super) fn integer(
+    pub(crate) fn integer(
         &self,
         key: &str,
         range: RangeInclusive<u64>,
@@ -209,7 +209,7 @@ impl<'a> Section<'a> {
     }
 
     /// A time in seconds, up to a day.
-    pub(super) fn seconds(
+    pub(crate) fn seconds(
         &self,
         key: &str,
         may_be_zero: bool,
@@ -220,18 +220,18 @@ impl<'a> Section<'a> {
     }
 
     /// An error about this table.
-    pub(super) fn error(&self, message: String) -> ProfileError {
+    pub(crate) fn error(&self, message: String) -> ProfileError {
         refused(self.file, &self.origin, &self.path, message)
     }
 
     /// An error about one of its keys, present or not.
-    pub(super) fn error_at(&self, key: &str, message: String) -> ProfileError {
+    pub(crate) fn error_at(&self, key: &str, message: String) -> ProfileError {
         let origin = self.value(key).map_or(&self.origin, |value| &value.origin);
         refused(self.file, origin, &self.path_of(key), message)
     }
 
     /// An error about a key that must be there and is not.
-    pub(super) fn missing(&self, key: &str, what: &str) -> ProfileError {
+    pub(crate) fn missing(&self, key: &str, what: &str) -> ProfileError {
         self.error_at(key, format!("is missing; give {what}"))
     }
 
@@ -239,7 +239,7 @@ impl<'a> Section<'a> {
         self.error_at(key, format!("is {}; it must be {wanted}", value.kind.name()))
     }
 
-    pub(super) fn path_of(&self, key: &str) -> String {
+    pub(crate) fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 }

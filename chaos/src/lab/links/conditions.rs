@@ -70,6 +70,21 @@ pub struct Bursts {
     pub loss_while_good: Share,
 }
 
+impl Loss {
+    /// The share of lost packets over a long time, from 0 to 1.
+    pub fn share(self) -> f64 {
+        match self {
+            Loss::None => 0.0,
+            Loss::Independent(share) => share.value(),
+            Loss::Bursts(bursts) => {
+                let (to_bad, to_good) = (bursts.turns_bad.value(), bursts.turns_good.value());
+                let bad = if to_bad + to_good > 0.0 { to_bad / (to_bad + to_good) } else { 0.0 };
+                bad * bursts.loss_while_bad.value() + (1.0 - bad) * bursts.loss_while_good.value()
+            }
+        }
+    }
+}
+
 /// A share, from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]

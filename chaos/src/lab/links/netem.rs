@@ -228,8 +228,9 @@ fn line(direction: &Direction, state: State, before: Option<State>) -> String {
     )
 }
 
-/// All options, each time: `change` keeps most of what is not said.
-fn options(state: State) -> String {
+/// netem's options on the command line of `tc`. All of them, each time: `change` keeps most of what is
+/// not said.
+pub(crate) fn options(state: State) -> String {
     let conditions = match state {
         State::Open(conditions) => conditions,
         State::Cut => {
