@@ -6,7 +6,8 @@
 //! Invariant: the proof of a fault comes from the victim's process state, its sockets and its
 //! peers, never from the return of the call that made it. This crate knows nothing of load or of
 //! any Raft implementation: a victim is a process with ports, and who starts it again, or asks its
-//! peers, is handed in.
+//! peers, is handed in. The [`agent`] does the like on a real host, for whoever asks it over the
+//! network, and answers with what it saw there.
 
 pub mod abilities;
 pub mod agent;

@@ -28,6 +28,9 @@ const LEAST: Duration = Duration::from_secs(1);
 /// What a rate may be over its limit: buffers, and ends of windows.
 const OVER: f64 = 1.15;
 
+/// Held back in so many of the periods, twice the limit would have made its use larger than `OVER`.
+const HELD_BACK: f64 = 0.6;
+
 /// As v1 has it.
 const V1_CPU: (&str, &str) = ("cpu.cfs_quota_us", "cpu.cfs_period_us");
 
@@ -218,6 +221,7 @@ impl Watched {
                 let count = |name| word_after(&text, name).unwrap_or(0.0);
                 BTreeMap::from([
                     ("cpus_used", used.look()),
+                    ("periods_per_second", count("nr_periods")),
                     ("throttled_per_second", count("nr_throttled")),
                 ])
             }
@@ -253,21 +257,23 @@ impl Watched {
                 for (name, limit) in limited {
                     let (was, is, limit) = (of(before, name), of(now, name), limit as f64);
                     let reads = format!("{name} {was:.0} -> {is:.0} (limit {limit:.0})");
-                    // Below it, it holds only what wanted more.
-                    let right = is <= OVER * limit && (is >= 0.7 * limit || was > 2.0 * limit);
-                    let why = if right || is > limit { "" } else { ": the victim wants no more" };
+                    // That it wants more than twice the limit cannot be seen once it is there.
+                    let wants = was > 2.0 * limit;
+                    let right = wants && (0.5..=OVER).contains(&(is / limit));
+                    let why = if wants { "" } else { ": it did not want twice as much before" };
                     seen.part(right, reads + why);
                 }
             }
             Watched::Cpu { cpus, .. } => {
                 let (was, is) = (of(before, "cpus_used"), of(now, "cpus_used"));
-                let throttled = of(now, "throttled_per_second");
+                let throttled =
+                    of(now, "throttled_per_second") / of(now, "periods_per_second").max(1.0);
                 let reads = format!(
-                    "uses {was:.2} -> {is:.2} CPUs (limit {cpus}), held back {throttled:.1} times a \
-                     second"
+                    "uses {was:.2} -> {is:.2} CPUs (limit {cpus}), held back in {:.0} % of all periods",
+                    100.0 * throttled
                 );
-                let right = is <= OVER * cpus + 0.02 && is >= 0.7 * cpus && throttled > 0.0;
-                seen.part(right, reads);
+                // In a period in which it was held back it used all that it had.
+                seen.part(is <= OVER * cpus && throttled >= HELD_BACK, reads);
             }
             Watched::Memory { limit_bytes, .. } => {
                 let (was, is) = (of(before, "memory_bytes"), of(now, "memory_bytes"));

@@ -81,10 +81,14 @@ pub async fn serve(
         longest_lease: config.longest_lease,
     };
     listening(address);
-    let served = server
+    let serving = server
         .add_service(AgentServer::new(service))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), ends)
-        .await;
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    // Connections are not waited for: a client that stands still must not keep faults in force.
+    let served = tokio::select! {
+        served = serving => served,
+        () = ends => Ok(()),
+    };
     let left = tokio::task::spawn_blocking(move || register.close()).await;
     let left = left.map_err(|error| failed(error.to_string()))?;
     match left.into_iter().next() {
