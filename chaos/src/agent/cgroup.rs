@@ -283,7 +283,8 @@ impl Watched {
                     "has {was:.0} -> {is:.0} bytes (limit {limit:.0}), at the limit {hits:.1} times a \
                      second"
                 );
-                let right = is <= OVER * limit && is >= 0.5 * limit && (hits > 0.0 || was > limit);
+                // Memory also gets less by itself.
+                let right = is <= OVER * limit && is >= 0.5 * limit && hits > 0.0;
                 seen.part(right, reads);
             }
         }
