@@ -24,7 +24,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::DEFAULT_GROUP;
-use crate::api::{self, Admission, MembersDesk, Saves, Shared};
+use crate::api::{self, MembersDesk, Saves, Shared};
 use crate::config::{Config, Member};
 use crate::disk::{Disk, Host, LogDisk, QueueKind};
 use crate::driver::{self, Input, View};
@@ -295,7 +295,7 @@ async fn serve<D: Disk>(
         view: seen_view,
         links: Arc::clone(&links),
         leader_patience: config.election_timeout * 3,
-        admission: Admission::default(),
+        admission: Arc::default(),
         saves: Saves::default(),
         permits_swap: config.settings.unsafe_configuration_swap,
         permits_local_write: config.settings.unsafe_local_write,

@@ -70,6 +70,9 @@ enum Line<E> {
     },
 }
 
+/// What a journal says to undo.
+pub type ToUndo<E> = Vec<(Noted, E)>;
+
 /// An open journal, whose entries are of type `E`.
 pub struct Journal<E = Entry> {
     path: PathBuf,
@@ -109,7 +112,7 @@ impl<E: Serialize + DeserializeOwned> Journal<E> {
 
     /// Goes on with the journal at `path`, or begins it, for this process alone; `None`: another
     /// process holds it. Also what it says to undo.
-    pub fn go_on(path: &Path) -> Result<Option<(Self, Vec<(Noted, E)>)>, Error> {
+    pub fn go_on(path: &Path) -> Result<Option<(Self, ToUndo<E>)>, Error> {
         let failed = |source| Error::Journal { path: path.to_owned(), source };
         match Self::begin(path) {
             Err(Error::Journal { source, .. })

@@ -4,6 +4,8 @@
 //! Invariant: it is passed on once, no retry. Only what provably did not reach a leader is reported
 //! as not taken.
 
+use std::sync::Arc;
+
 use api::etcdserverpb::kv_client::KvClient;
 use api::session::Failure;
 use api::session::answer::Answer as Said;
@@ -12,10 +14,10 @@ use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tonic::{Code, ConnectError, Response, Status};
 
-use super::connection_lost;
 use super::kv::{Answer, Asked, mismatch};
+use super::{Admitted, connection_lost};
 use crate::kv::{self, Command, MAX_REQUEST_BYTES};
-use crate::peers::{Fate, Route, request_bytes};
+use crate::peers::{Fate, Route};
 
 /// The answer of a member that was asked as if it led. It says: not proposed.
 pub(super) const NOT_LEADER: &str = "etcdserver: not leader";
@@ -25,42 +27,42 @@ pub(super) enum Forwarded {
     NotTaken,
 }
 
-/// Brings a request to the member at the end of the route, and its answer back.
-pub(super) async fn forward(route: Route, asked: Asked) -> Forwarded {
-    match of_one_key(asked) {
-        Ok(asking) => {
-            let (reply, fate) = oneshot::channel();
-            // Whoever waits may have given up.
-            route.passage.send(asking, Box::new(|fate| drop(reply.send(fate))));
-            // A sender that is dropped says that this member stops, with the request anywhere.
-            fate.await.unwrap_or(Fate::Lost).into()
+/// Brings a request to the member at the end of the route, and its answer back. Where nobody waits for
+/// that any more, the request keeps its place until it is answered.
+pub(super) async fn forward(route: Route, asked: Asked, place: Arc<Admitted>) -> Forwarded {
+    let asking = match asked {
+        Asked::Command(Command::Put(request)) if fits(&request) => Asking::Put(request),
+        Asked::Range(request) if request.range_end.is_empty() && fits(&request) => {
+            Asking::Range(request)
         }
-        Err(asked) => match call(route.channel, asked).await {
-            Err(status) if is_not_taken(&status) => Forwarded::NotTaken,
-            // A status that did not come from the leader but from the connection to it: the request
-            // may have arrived.
-            Err(status) if std::error::Error::source(&status).is_some() => {
-                Forwarded::Answered(Err(connection_lost()))
-            }
-            answer => Forwarded::Answered(answer),
-        },
-    }
+        asked => return by_call(route.channel, asked).await,
+    };
+    let (reply, fate) = oneshot::channel();
+    let tell = move |fate| {
+        // Whoever waits may have given up.
+        let _ = reply.send(fate);
+        drop(place);
+    };
+    route.passage.send(asking, Box::new(tell));
+    // A sender that is dropped says that this member stops, with the request anywhere.
+    fate.await.unwrap_or(Fate::Lost).into()
 }
 
-/// As a session has it, if a session has it. One that is too large is the leader's to refuse.
-fn of_one_key(asked: Asked) -> Result<Asking, Asked> {
-    let asking = match asked {
-        Asked::Command(Command::Put(request)) => Asking::Put(request),
-        Asked::Range(request) if request.range_end.is_empty() => Asking::Range(request),
-        other => return Err(other),
-    };
-    if request_bytes(&asking) <= MAX_REQUEST_BYTES {
-        return Ok(asking);
+/// Whether a frame has room for it. What is too large is the leader's to refuse.
+fn fits(request: &impl prost::Message) -> bool {
+    request.encoded_len() <= MAX_REQUEST_BYTES
+}
+
+async fn by_call(channel: Channel, asked: Asked) -> Forwarded {
+    match call(channel, asked).await {
+        Err(status) if is_not_taken(&status) => Forwarded::NotTaken,
+        // A status that did not come from the leader but from the connection to it: the request
+        // may have arrived.
+        Err(status) if std::error::Error::source(&status).is_some() => {
+            Forwarded::Answered(Err(connection_lost()))
+        }
+        answer => Forwarded::Answered(answer),
     }
-    Err(match asking {
-        Asking::Put(request) => Asked::Command(Command::Put(request)),
-        Asking::Range(request) => Asked::Range(request),
-    })
 }
 
 impl From<Fate> for Forwarded {

@@ -67,7 +67,7 @@ impl KvService {
         if data.len() > MAX_REQUEST_BYTES {
             return Err(KvError::RequestTooLarge.into());
         }
-        let _admitted = self.shared.admission.admit(data.len())?;
+        let place = Arc::new(self.shared.admission.admit(data.len())?);
         let mut way = Way::new(&self.shared, self.forwards);
         loop {
             match way.next().await? {
@@ -85,10 +85,12 @@ impl KvService {
                         Ok(answer) => return answer,
                     }
                 }
-                Place::There(route) => match forward(route, asked.clone()).await {
-                    Forwarded::Answered(answer) => return answer,
-                    Forwarded::NotTaken => {}
-                },
+                Place::There(route) => {
+                    match forward(route, asked.clone(), Arc::clone(&place)).await {
+                        Forwarded::Answered(answer) => return answer,
+                        Forwarded::NotTaken => {}
+                    }
+                }
             }
         }
     }

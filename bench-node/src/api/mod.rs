@@ -87,7 +87,7 @@ pub(crate) struct Shared {
     /// How long a request waits for a leader.
     pub leader_patience: Duration,
     /// Requests on their way.
-    pub admission: Admission,
+    pub admission: Arc<Admission>,
     /// Snapshots on their way to clients.
     pub saves: Saves,
     /// The setting `unsafe_configuration_swap`.
@@ -188,15 +188,15 @@ pub(crate) struct Admission {
 }
 
 /// A request that was let in, until it is dropped.
-struct Admitted<'a> {
-    admission: &'a Admission,
+struct Admitted {
+    admission: Arc<Admission>,
     bytes: usize,
 }
 
 impl Admission {
-    fn admit(&self, bytes: usize) -> Result<Admitted<'_>, Status> {
+    fn admit(self: &Arc<Self>, bytes: usize) -> Result<Admitted, Status> {
         self.enter(bytes)?;
-        Ok(Admitted { admission: self, bytes })
+        Ok(Admitted { admission: Arc::clone(self), bytes })
     }
 
     /// Who was let in says itself when it leaves.
@@ -216,7 +216,7 @@ impl Admission {
     }
 }
 
-impl Drop for Admitted<'_> {
+impl Drop for Admitted {
     fn drop(&mut self) {
         self.admission.leave(self.bytes);
     }

@@ -131,7 +131,7 @@ impl Link {
         drop(addresses);
         if moved {
             // What is there is not the member any more, or will not be for long.
-            self.up.lock().expect("never held across a panic").take();
+            self.take_down();
         }
         self.retry_now();
     }
@@ -162,7 +162,7 @@ impl Link {
     /// The peer is a peer no more.
     pub(super) fn end(&self, metrics: &Metrics) {
         self.ended.store(true, Ordering::Relaxed);
-        self.up.lock().expect("never held across a panic").take();
+        self.take_down();
         metrics.forget_peer(&self.name());
     }
 
@@ -205,6 +205,12 @@ impl Link {
         endpoint.connect().await.map_err(|error| NoConnection(full(&error)))
     }
 
+    /// What was up goes once nobody holds the lock: requests that wait for it are told then.
+    fn take_down(&self) {
+        let gone = self.up.lock().expect("never held across a panic").take();
+        drop(gone);
+    }
+
     /// For requests that are forwarded; `None` while the link is down.
     pub(crate) fn route(&self) -> Option<Route> {
         let mut up = self.up.lock().expect("never held across a panic");
@@ -233,7 +239,7 @@ impl Link {
         let mut told = None;
         loop {
             let (lost, was_up) = self.connect(&us, &mut told).await;
-            self.up.lock().expect("never held across a panic").take();
+            self.take_down();
             self.set_connected(&us, false);
             if was_up {
                 // The loop that listens may be gone only if the node is.
