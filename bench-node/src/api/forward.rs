@@ -2,7 +2,7 @@
 //! port, any other one by a call of its KV service there.
 //!
 //! Invariant: it is passed on once, no retry. Only what provably did not reach a leader is reported
-//! as not taken.
+//! as not taken, and a read that was lost on its way: it changes nothing, whoever leads may answer it.
 
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ pub(super) enum Forwarded {
 /// Brings a request to the member at the end of the route, and its answer back. Where nobody waits for
 /// that any more, the request keeps its place until it is answered.
 pub(super) async fn forward(route: Route, asked: Asked, place: Arc<Admitted>) -> Forwarded {
+    let reads = asked.only_reads();
     let asking = match asked {
         Asked::Command(Command::Put(request)) if fits(&request) => Asking::Put(request),
         Asked::Range(request) if request.range_end.is_empty() && fits(&request) => {
@@ -45,7 +46,10 @@ pub(super) async fn forward(route: Route, asked: Asked, place: Arc<Admitted>) ->
     };
     route.passage.send(asking, Box::new(tell));
     // A sender that is dropped says that this member stops, with the request anywhere.
-    fate.await.unwrap_or(Fate::Lost).into()
+    match fate.await.unwrap_or(Fate::Lost) {
+        Fate::Lost if reads => Forwarded::NotTaken,
+        fate => fate.into(),
+    }
 }
 
 /// Whether a frame has room for it. What is too large is the leader's to refuse.
@@ -54,13 +58,15 @@ fn fits(request: &impl prost::Message) -> bool {
 }
 
 async fn by_call(channel: Channel, asked: Asked) -> Forwarded {
+    let reads = asked.only_reads();
     match call(channel, asked).await {
         Err(status) if is_not_taken(&status) => Forwarded::NotTaken,
         // A status that did not come from the leader but from the connection to it: the request
         // may have arrived.
-        Err(status) if std::error::Error::source(&status).is_some() => {
-            Forwarded::Answered(Err(connection_lost()))
-        }
+        Err(status) if std::error::Error::source(&status).is_some() => match reads {
+            true => Forwarded::NotTaken,
+            false => Forwarded::Answered(Err(connection_lost())),
+        },
         answer => Forwarded::Answered(answer),
     }
 }

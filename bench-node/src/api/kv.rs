@@ -36,6 +36,13 @@ pub(super) enum Asked {
     ReadTxn(TxnRequest),
 }
 
+impl Asked {
+    /// Whether it changes nothing.
+    pub(super) fn only_reads(&self) -> bool {
+        !matches!(self, Self::Command(_))
+    }
+}
+
 /// What it answers.
 pub(super) enum Answer {
     Command(kv::Response),
@@ -80,7 +87,7 @@ impl KvService {
                     match answer {
                         Err(Refusal::NotLeader) => {}
                         // A read changes nothing: whoever leads now may answer it.
-                        Err(Refusal::LeaderChanged) if !matches!(asked, Asked::Command(_)) => {}
+                        Err(Refusal::LeaderChanged) if asked.only_reads() => {}
                         Err(refusal) => return Err(refusal.into()),
                         Ok(answer) => return answer,
                     }

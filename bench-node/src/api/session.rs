@@ -29,7 +29,7 @@ use super::kv::{self, Asked, KvService};
 use super::{Shared, stopped};
 use crate::driver::{Input, Outcome, OutcomeSender, Proposer, Refusal, Ticket};
 use crate::kv::{self as store, Command, KvError, MAX_REQUEST_BYTES, check};
-use crate::peers::request_bytes;
+use crate::peers::{Fate, request_bytes};
 
 /// Requests of one session on their way at once, and in a frame, at most.
 const MAX_IN_SESSION: usize = 8192;
@@ -225,6 +225,11 @@ impl Desk {
         let (desk, again) = (Arc::clone(self), request.clone());
         let tell = move |fate| {
             desk.shared.admission.leave(bytes);
+            let fate = match (fate, &again) {
+                // It changes nothing: whoever leads now may answer it.
+                (Fate::Lost, Asking::Range(_)) => Fate::NotSent,
+                (fate, _) => fate,
+            };
             match Forwarded::from(fate) {
                 Forwarded::Answered(answer) => {
                     desk.settle_with(id, answer.and_then(said), None);
